@@ -1,0 +1,193 @@
+"""The recipe: every setting of a build in one frozen model. A key enters the model with the code that reads it.
+
+Each class is one TOML table. `manifests.recipe_files` reads files and overrides; nothing here touches a disk.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from manifests.canonical import JsonValue
+
+MEDIA = ("jpeg", "png", "webp", "gif", "bmp", "tiff")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class World(_Table):
+    """A miniature web built into the workdir and served on loopback, instead of the real one."""
+
+    kind: Literal["mini", "nano"]
+    bind: str = "127.0.0.1"
+
+
+class Source(_Table):
+    """One source's files."""
+
+    enabled: bool = True
+    metadata: list[str] = Field(default=[], description="paths, globs or fsspec URIs; relative to the workdir")
+    attributes: str = Field(default="", description="Parquet keyed by url: licence, credit, group")
+
+
+class Filter(_Table):
+    """Keyword match and pooling."""
+
+    lexicon: str = "rs5m-1"
+    mode: Literal["stem", "substring"] = "stem"
+    max_text_bytes: Annotated[int, Field(ge=1)] = 65_536
+    buckets: Annotated[int, Field(ge=1, le=65_536)] = 8
+    host_cap: Annotated[int, Field(ge=1)] = 20_000
+
+
+class Network(_Table):
+    """How the web is asked; never part of a fingerprint."""
+
+    connections: Annotated[int, Field(ge=1)] = 64
+    per_host: Annotated[int, Field(ge=1)] = 4
+    connect_s: Annotated[float, Field(gt=0)] = 5.0
+    read_s: Annotated[float, Field(gt=0)] = 10.0
+    total_s: Annotated[float, Field(gt=0)] = 30.0
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    backoff_s: Annotated[float, Field(ge=0)] = 1.0
+    resolve: dict[str, str] = Field(
+        default={}, description="host or .suffix to ADDRESS:PORT; empty: the name does not exist"
+    )
+
+
+class Download(_Table):
+    """What is accepted from the web."""
+
+    max_bytes: Annotated[int, Field(ge=1)] = 26_214_400
+    media: list[Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]] = ["jpeg", "png", "webp", "gif", "bmp", "tiff"]
+    max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
+    allow_private: bool = False
+    contact: str = Field(default="", description="a url or address for site owners, sent in the User-Agent")
+    network: Network = Network()
+
+
+class Dedup(_Table):
+    """Copies across all sources."""
+
+    hash: Literal["exact"] = "exact"
+    radius: Annotated[int, Field(ge=0, le=16)] = 4
+    max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    order: list[str] = ["laion2b,laion400m,coyo700m", "*", "laioncoco"]
+    confirm: Literal["thumbnail", "none"] = "thumbnail"
+    confirm_levels: Annotated[float, Field(ge=0, le=255)] = 8.0
+
+
+class Shard(_Table):
+    """The release."""
+
+    tars_per_split: Annotated[int, Field(ge=1, le=9_999)] = 32
+    val_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class Run(_Table):
+    """How the work is run; never part of a fingerprint."""
+
+    executor: Literal["ray", "local"] = "ray"
+    workers: Annotated[int, Field(ge=0)] = Field(default=0, description="0: the CPUs this process may use")
+    rounds: Annotated[int, Field(ge=1)] = 3
+    retries: Annotated[int, Field(ge=0)] = 2
+    partition_deadline_s: Annotated[float, Field(gt=0)] = 3600.0
+    time_limit_s: Annotated[float, Field(ge=0)] = Field(default=0.0, description="0: none; else drain after it")
+    lock_beat_s: Annotated[float, Field(gt=0)] = 10.0
+    scratch: str = Field(default="", description="folder for temporary files; empty: the system's")
+    skip: list[str] = Field(default=[], description="step/partition that may stay failed; every report prints it")
+
+
+class Recipe(_Table):
+    """A build, whole."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    seed: int = 2023
+    world: World | None = None
+    sources: dict[str, Source] = {}
+    filter: Filter = Filter()
+    download: Download = Download()
+    dedup: Dedup = Dedup()
+    shard: Shard = Shard()
+    run: Run = Run()
+
+    @field_validator("sources")
+    @classmethod
+    def _source_names(cls, sources: dict[str, Source]) -> dict[str, Source]:
+        bad = [name for name in sources if not name.isidentifier() or not name.islower()]
+        if bad:
+            msg = f"a source's name is lower-case letters and digits, not {bad[0]!r}"
+            raise ValueError(msg)
+        return sources
+
+    def flat(self) -> dict[str, JsonValue]:
+        """Return every setting by dotted key, e.g. ``dedup.radius``."""
+        return dict(_flatten("", self))
+
+    def enabled_sources(self) -> dict[str, Source]:
+        """Return the enabled sources."""
+        return {name: source for name, source in self.sources.items() if source.enabled}
+
+
+def _flatten(prefix: str, table: BaseModel) -> list[tuple[str, JsonValue]]:
+    found: list[tuple[str, JsonValue]] = []
+    for name in type(table).model_fields:
+        value, key = getattr(table, name), f"{prefix}{name}"
+        if isinstance(value, BaseModel):
+            found.extend(_flatten(f"{key}.", value))
+        elif name == "sources" and not prefix:
+            for source, body in value.items():
+                found.extend(_flatten(f"{key}.{source}.", body))
+        elif value is not None:
+            found.append((key, value))
+    return found
+
+
+class Settings:
+    """The recipe as one step sees it: only the keys it declared, by dotted name.
+
+    Raises:
+        KeyError: From every getter, for a key that was not declared.
+    """
+
+    def __init__(self, values: dict[str, JsonValue]) -> None:
+        self.values = values
+
+    def integer(self, key: str) -> int:
+        """Return an integer setting."""
+        value = self.values[key]
+        if not isinstance(value, int):
+            raise TypeError(f"{key} is {value!r}, not an integer")
+        return value
+
+    def number(self, key: str) -> float:
+        """Return a number setting."""
+        value = self.values[key]
+        if not isinstance(value, int | float):
+            raise TypeError(f"{key} is {value!r}, not a number")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        """Return a yes-or-no setting."""
+        return bool(self.values[key])
+
+    def text(self, key: str) -> str:
+        """Return a text setting."""
+        return str(self.values[key])
+
+    def texts(self, key: str) -> list[str]:
+        """Return a list of texts."""
+        value = self.values[key]
+        if not isinstance(value, list):
+            raise TypeError(f"{key} is {value!r}, not a list")
+        return [str(item) for item in value]
+
+    def mapping(self, key: str) -> dict[str, str]:
+        """Return a table of texts."""
+        value = self.values[key]
+        if not isinstance(value, dict):
+            raise TypeError(f"{key} is {value!r}, not a table")
+        return {name: str(item) for name, item in value.items()}

@@ -1,0 +1,169 @@
+"""The eleven web sources of PUB11 as pinned inputs: how to read their metadata, on what terms, what was published.
+
+One TOML file a source in `manifests/sources/`. The published rows are tables VII and VIII of arXiv 2306.11300v5.
+"""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PUB11 = (
+    "laion2b",
+    "coyo700m",
+    "laioncoco",
+    "laion400m",
+    "wit",
+    "yfcc14m",
+    "cc12m",
+    "redcaps",
+    "cc3m",
+    "sbu",
+    "vg",
+)
+"""Source keys of PUB11 in the order of the published table."""
+
+_FOLDER = Path(__file__).with_name("sources")
+
+Format = Literal["parquet", "tsv", "wit-tsv", "yfcc", "redcaps-json", "sbu-json", "vg-json"]
+Names = tuple[str, ...]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Columns(_Frozen):
+    """Which columns of the metadata hold what: names tried in order, whatever their case; empty means none."""
+
+    url: Names = ()
+    source_key: Names = ()
+    width: Names = ()
+    height: Names = ()
+    similarity: Names = ()
+    nsfw: Names = ()
+    nsfw_label: Names = ()
+    watermark: Names = ()
+    licence: Names = ()
+    source_hash: Names = ()
+    lon: Names = ()
+    lat: Names = ()
+    taken_at: Names = ()
+
+
+class Published(_Frozen):
+    """A source's row in the published table; all counts are rows.
+
+    Attributes:
+        amount: Size of the source, rounded as published.
+        amount_text: The same as printed ("2.3B").
+        after_keyword: Rows that matched a keyword.
+        download: Images downloaded.
+        invalid: Broken or empty images.
+        duplicate: Duplicates by url or by content.
+        outlier: Images that are not remote sensing.
+        remain: Rows released.
+    """
+
+    amount: Count
+    amount_text: str
+    after_keyword: Count
+    download: Count
+    invalid: Count
+    duplicate: Count
+    outlier: Count
+    remain: Count
+
+
+class SourceSpec(_Frozen):
+    """One source of image-text metadata.
+
+    Attributes:
+        key: Name in ids, files and recipes.
+        name: Name in the published table.
+        subset: Lane it belongs to.
+        format: Layout of its metadata files.
+        columns: Where the fields of a row stand.
+        text: Columns whose text is matched and published, in order; those a file lacks are passed over.
+        text_joiner: Joins several texts into one caption.
+        tsv_columns: Column names of a TSV file, which has no header.
+        source_hash_kind: Kind of digest in `columns.source_hash`.
+        licence: Terms of the metadata as published.
+        credit: Whom to credit.
+        home: Where the source lives.
+        availability: Whether it can still be had.
+        published: Its row in the published table; None for a source RS5M does not have.
+    """
+
+    key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$")]
+    name: str
+    subset: Literal["pub11"] = "pub11"
+    format: Format
+    columns: Columns = Columns()
+    text: Names = ()
+    text_joiner: str = ". "
+    tsv_columns: Names = ()
+    source_hash_kind: Literal["md5", "sha256", "phash64"] | None = None
+    licence: str = "unknown"
+    credit: str = ""
+    home: str = ""
+    availability: str = ""
+    published: Published | None = None
+
+    @property
+    def readable(self) -> bool:
+        """Whether the build has a reader for this layout."""
+        return self.format in ("parquet", "tsv")
+
+    @property
+    def digest(self) -> str:
+        """sha256 hex of what decides how rows are read; words and published numbers are not in it."""
+        read = {"key", "subset", "format", "columns", "text", "text_joiner", "tsv_columns", "source_hash_kind"}
+        content = json.dumps(self.model_dump(mode="json", include=read), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.readable and not (self.columns.url and self.text):
+            raise ValueError(f"source {self.key}: name the url column and at least one text column")
+        if (self.format == "tsv") != bool(self.tsv_columns):
+            raise ValueError(f"source {self.key}: tsv_columns belong to format tsv, and only there")
+        if len(set(self.tsv_columns)) != len(self.tsv_columns):
+            raise ValueError(f"source {self.key}: tsv_columns has a name twice")
+        if bool(self.columns.source_hash) != bool(self.source_hash_kind):
+            raise ValueError(f"source {self.key}: source_hash needs source_hash_kind, and the other way round")
+        if not any(
+            char.isascii() and char.isprintable() and not char.isalnum() and char not in " -"
+            for char in self.text_joiner
+        ):
+            # The scan looks at each text alone before they are joined: no keyword may run across the joint.
+            raise ValueError(f"source {self.key}: text_joiner needs a punctuation mark other than a hyphen")
+        return self
+
+
+def load_source(path: Path) -> SourceSpec:
+    """Read one source from a TOML file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The source.
+
+    Raises:
+        pydantic.ValidationError: Unknown, missing or wrong keys (a ValueError).
+    """
+    return SourceSpec.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+
+
+def load_sources() -> dict[str, SourceSpec]:
+    """Read the eleven sources.
+
+    Returns:
+        Source key to source, in the order of the published table.
+    """
+    return {key: load_source(_FOLDER / f"{key}.toml") for key in PUB11}

@@ -1,0 +1,173 @@
+"""One run from the command line to its exit code: workdir, lock, world, plan, executor, runner, run folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from manifests.commits import CommitStore
+from manifests.recipe import Recipe
+from manifests.store import Store
+from pipeline.events import Events
+from pipeline.executors.base import Executor
+from pipeline.interrupts import Interrupts
+from pipeline.line import select
+from pipeline.locks import Lock
+from pipeline.metadata import metadata_slices
+from pipeline.planner import Planner
+from pipeline.progress import Progress
+from pipeline.runner import Runner, Selection, Summary
+from pipeline.runs import RunFolder, newest_recipe
+from pipeline.workdir import open_workdir
+from pipeline.worlds import ensure_world, served
+from stages.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is asked to do.
+
+    Attributes:
+        stage: Only this stage or step.
+        until: The line up to this stage or step.
+        selection: Which partitions.
+        retry_failed: Whether rows that failed are tried once more.
+        ray_address: A Ray cluster to join.
+        arguments: The command line, for the record.
+    """
+
+    stage: str = ""
+    until: str = ""
+    selection: Selection = field(default_factory=Selection)
+    retry_failed: bool = False
+    ray_address: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Ended:
+    """How a run ended: its summary, whether it found anything to do, and the signal's exit code if one came."""
+
+    summary: Summary
+    had_work: bool
+    signal_code: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """The process's exit code: 0 settled, 3 failed or open, 4 a law broken, 130 or 143 a signal."""
+        if self.summary.broken:
+            return 4
+        if self.signal_code:
+            return self.signal_code
+        return 3 if self.summary.failed or self.summary.left_open else 0
+
+
+def build(recipe: Recipe, store: Store, options: Options, say: Callable[[str], None]) -> Ended:
+    """Run a build, or the part of it that ``options`` names.
+
+    Raises:
+        RecipeError, WorkdirError, WorldError, LockHeldError, NoSpaceError: Each with one line that says what to do.
+        ValueError: If a stage is unknown.
+    """
+    steps = select(options.stage, options.until)
+    open_workdir(store, recipe.name, create=True)
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        locks = [stack.enter_context(Lock(store, s, recipe.run.lock_beat_s, say)) for s in _scopes(steps, options)]
+        ensure_world(recipe, store, say)
+        commits = CommitStore(store)
+        planner = Planner(recipe, store, commits, metadata_slices(recipe, store), retry_failed=options.retry_failed)
+        if not _has_work(planner, steps, options.selection):
+            if newest_recipe(store) != recipe:
+                RunFolder(store, recipe, options.arguments)
+            return Ended(Summary(), had_work=False)
+        return _work(recipe, store, options, steps, planner, commits, locks, interrupts, stack)
+
+
+def _work(
+    recipe: Recipe,
+    store: Store,
+    options: Options,
+    steps: Sequence[Step],
+    planner: Planner,
+    commits: CommitStore,
+    locks: Sequence[Lock],
+    interrupts: Interrupts,
+    stack: ExitStack,
+) -> Ended:
+    events, folder = Events(), RunFolder(store, recipe, options.arguments)
+    events.listen(folder.listen)
+    events.listen(stack.enter_context(Progress()).listen)
+    stack.callback(folder.flush)
+    live = stack.enter_context(served(recipe, store))
+    planner.serve(live)
+    runner = Runner(
+        live,
+        store,
+        planner,
+        commits,
+        lambda: start_executor(live, store, options.ray_address),
+        events,
+        _stopper(interrupts, recipe.run.time_limit_s),
+        locks,
+        options.selection,
+    )
+    events("run_started", recipe=recipe.name, steps=[step.name for step in steps], folder=folder.path)
+    summary = runner.run(steps)
+    code = interrupts.exit_code or (143 if summary.stopped else 0)
+    events("run_finished", committed=summary.worked, failed=dict(summary.failed), exit_code=code)
+    return Ended(summary, had_work=True, signal_code=code)
+
+
+def start_executor(recipe: Recipe, store: Store, ray_address: str = "") -> Executor:
+    """Return the executor that the recipe names; modules are imported only when they are used."""
+    workers, deadline_s = recipe.run.workers or default_workers(), recipe.run.partition_deadline_s
+    if recipe.run.executor == "ray":
+        from pipeline.executors.ray import RayTasks
+
+        address = ray_address or os.environ.get("RAY_ADDRESS", "")
+        return RayTasks(store, recipe.run.workers if address else workers, deadline_s, address)
+    if workers == 1:
+        from pipeline.executors.inprocess import InProcess
+
+        return InProcess(store, deadline_s)
+    from pipeline.executors.processes import Processes
+
+    return Processes(store, workers, deadline_s)
+
+
+def default_workers() -> int:
+    """Return the CPUs this process may use: its affinity, or what Slurm granted, not all of a login node."""
+    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return int(granted) if granted.isdigit() and int(granted) else len(os.sched_getaffinity(0))
+
+
+def _scopes(steps: Sequence[Step], options: Options) -> list[str]:
+    if not options.selection.count:
+        return ["run"]
+    slice_ = f"{options.selection.index}of{options.selection.count}"
+    return [f"{step.name}.{slice_}" for step in steps if step.kind == "map"] or ["run"]
+
+
+def _has_work(planner: Planner, steps: Sequence[Step], selection: Selection) -> bool:
+    for step in steps:
+        plan = planner.plan(step)
+        if plan.corrupt or selection.of(plan):
+            return True
+        if plan.waiting and any(name.split("/")[0] in {s.name for s in steps} for name in plan.waiting):
+            return True
+    return False
+
+
+def _stopper(interrupts: Interrupts, time_limit_s: float) -> Callable[[], bool]:
+    deadline = time.monotonic() + time_limit_s if time_limit_s else float("inf")
+    return lambda: interrupts.draining or time.monotonic() > deadline
+
+
+def planner_over(recipe: Recipe, store: Store) -> tuple[Planner, CommitStore]:
+    """Return a planner over an existing workdir, for commands that change nothing."""
+    commits = CommitStore(store)
+    return Planner(recipe, store, commits, metadata_slices(recipe, store)), commits

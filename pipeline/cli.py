@@ -1,0 +1,204 @@
+"""The command line. Everything heavy is imported inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from manifests.recipe import Recipe
+    from manifests.store import Store
+
+app = typer.Typer(
+    name="rs5m-build",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Builds RS5M, remote-sensing images with English captions, from public metadata to training shards.\n\n"
+    "A bare `rs5m-build run` builds the miniature RS5M into ./build/mini; running it again resumes or does nothing.\n"
+    "The line: sources -> filter -> download -> dedup -> shard.",
+)
+
+RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="mini, nano, rs5m, or a TOML file of your own.")]
+WorkdirOption = Annotated[
+    str, typer.Option("--workdir", "-w", help="Folder or fsspec URI of the build. Default: ./build/<recipe>.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one setting: KEY=VALUE, e.g. dedup.radius=6. Repeatable.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for programs.")]
+
+
+@app.command()
+def run(
+    recipe: RecipeOption = "mini",
+    workdir: WorkdirOption = "",
+    stage: Annotated[str, typer.Option(help="Only this stage or step, e.g. filter or dedup.cluster.")] = "",
+    until: Annotated[str, typer.Option(help="The line up to and including this stage or step.")] = "",
+    source: Annotated[list[str] | None, typer.Option(help="Only files of this source. Repeatable.")] = None,
+    executor: Annotated[str, typer.Option(help="ray (default) or local.")] = "",
+    workers: Annotated[int | None, typer.Option(min=0, help="Tasks at a time; 0: the CPUs of this process.")] = None,
+    set_: SetOption = None,
+    slice_: Annotated[
+        str, typer.Option("--slice", help="I/N: only every N-th partition of map steps. Default: Slurm's array task.")
+    ] = "",
+    retry: Annotated[str, typer.Option(help="`failed`: ask once more for urls that failed in earlier runs.")] = "",
+    ray_address: Annotated[str, typer.Option(help="Join this Ray cluster (or set RAY_ADDRESS).")] = "",
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done, and why.")] = False,
+) -> None:
+    """Build the dataset, or part of it; resume what was stopped, redo only what a changed setting touches."""
+    from pipeline.commands import run_build, show_plan
+
+    overrides = [*(set_ or [])]
+    overrides += [f'run.executor="{executor}"'] if executor else []
+    overrides += [f"run.workers={workers}"] if workers is not None else []
+    with _one_line_errors():
+        settings, store = _open(recipe, workdir, overrides)
+        if plan:
+            code = show_plan(settings, store, stage, until)
+        else:
+            code = run_build(settings, store, stage, until, source or [], slice_, retry, ray_address, sys.argv[1:])
+    raise typer.Exit(code)
+
+
+@app.command()
+def status(
+    recipe: RecipeOption = "", workdir: WorkdirOption = "", set_: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """Say what is done, what a run would do, and why: which part of which fingerprint changed."""
+    from pipeline.commands import show_status
+
+    with _one_line_errors():
+        settings, store = _open_existing(recipe, workdir, set_ or [])
+        code = show_status(settings, store, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    recipe: RecipeOption = "", workdir: WorkdirOption = "", set_: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """Print the funnel in the published table's columns, then every reason rows left for."""
+    from pipeline.commands import show_report
+
+    with _one_line_errors():
+        settings, store = _open_existing(recipe, workdir, set_ or [])
+        code = show_report(settings, store, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def explain(
+    query: Annotated[str, typer.Argument(metavar="ID|URL|SHA256|IMG_NAME", help="A sample, by any of its names.")],
+    recipe: RecipeOption = "",
+    workdir: WorkdirOption = "",
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell one sample's whole history: what each step did with it, and on what evidence."""
+    from pipeline.commands import show_explanation
+
+    with _one_line_errors():
+        settings, store = _open_existing(recipe, workdir, set_ or [])
+        code = show_explanation(settings, store, query, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def verify(
+    recipe: RecipeOption = "", workdir: WorkdirOption = "", set_: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """Re-hash every output and re-check every law; corrupted files are set aside, and the next run makes them again."""
+    from pipeline.commands import show_verification
+
+    with _one_line_errors():
+        settings, store = _open_existing(recipe, workdir, set_ or [])
+        code = show_verification(settings, store, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def gc(
+    recipe: RecipeOption = "",
+    workdir: WorkdirOption = "",
+    set_: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    superseded: Annotated[
+        bool, typer.Option("--superseded", help="Also what only earlier settings need: they are then redone if wanted.")
+    ] = False,
+) -> None:
+    """Remove what no commit points at: leftovers of killed runs and of commits that were undone."""
+    from pipeline.commands import collect_garbage
+
+    with _one_line_errors():
+        settings, store = _open_existing(recipe, workdir, set_ or [])
+        code = collect_garbage(settings, store, dry_run=dry_run, superseded=superseded)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C exits with 130 and leaves a state that can be resumed."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; nothing half-done is believed: run the same command again to resume\n")
+        sys.stderr.flush()
+        os._exit(130)
+
+
+def _open(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
+    from manifests.recipe_files import load_recipe
+    from manifests.store import Store
+
+    settings = load_recipe(recipe, overrides)
+    return settings, Store(workdir or f"build/{settings.name}")
+
+
+def _open_existing(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
+    """Open a workdir with the newest run's recipe, unless one is given."""
+    from manifests.recipe_files import load_recipe, override_recipe
+    from manifests.store import Store
+    from pipeline.runs import newest_recipe
+    from pipeline.workdir import open_workdir
+
+    store = Store(workdir or f"build/{load_recipe(recipe or 'mini').name}")
+    settings = (None if recipe else newest_recipe(store)) or load_recipe(recipe or "mini")
+    settings = override_recipe(settings, overrides)
+    open_workdir(store, settings.name, create=False)
+    return settings, store
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn the errors a user can act on into one line and an exit code."""
+    from manifests.recipe_files import RecipeError
+    from pipeline.errors import UserError
+    from pipeline.locks import LockHeldError
+    from pipeline.runner import NoSpaceError
+    from pipeline.workdir import WorkdirError
+    from pipeline.world.errors import WorldError
+
+    try:
+        yield
+    except (RecipeError, WorkdirError, WorldError, LockHeldError, UserError) as error:
+        sys.stderr.write(f"rs5m-build: {error}\n")
+        raise typer.Exit(2) from error
+    except NoSpaceError as error:
+        sys.stderr.write(f"rs5m-build: no space left: {error}\n")
+        raise typer.Exit(3) from error
+
+
+def print_json(value: object) -> None:
+    """Write one JSON document to stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

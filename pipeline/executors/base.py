@@ -1,0 +1,52 @@
+"""What every executor does: takes tasks up to its capacity and hands back outcomes, whatever happens to a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pipeline.worker import Outcome, TaskSpec
+
+FailureKind = Literal["error", "corrupt", "deadline", "lost", "no_space"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """A task that did not work.
+
+    Attributes:
+        kind: error: the step raised; corrupt: a stored file is damaged; deadline: killed after its time; lost: the
+            worker died; no_space: a disk is full.
+        message: One line.
+        path: The damaged file, for ``corrupt``.
+    """
+
+    kind: FailureKind
+    message: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A task and what came of it."""
+
+    spec: TaskSpec
+    outcome: Outcome | TaskFailure
+    seconds: float
+
+
+class Executor(Protocol):
+    """Runs tasks somewhere. Attempts are counted by the runner, never here."""
+
+    @property
+    def capacity(self) -> int:
+        """How many tasks it holds at once."""
+
+    def submit(self, spec: TaskSpec) -> None:
+        """Take a task."""
+
+    def wait(self, timeout_s: float) -> list[Finished]:
+        """Return what has finished, waiting up to ``timeout_s`` for the first."""
+
+    def close(self, *, kill: bool) -> None:
+        """Let go of all workers; with ``kill``, whatever they are doing."""

@@ -1,0 +1,108 @@
+"""Ray: one core task per partition, on this machine or on a cluster. The only module that imports ray.
+
+Ray's own retries are 0: attempts are the runner's. A deadline cancels by force, which kills the worker process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+from manifests.store import Store
+from pipeline.code_digest import code_digest, copy_code
+from pipeline.executors.attempt import attempt, describe, late
+from pipeline.executors.base import Finished, TaskFailure
+from pipeline.worker import TaskSpec
+
+_OBJECT_STORE_BYTES = 128 << 20  # image bytes never travel through Ray: a small object store is enough
+_STORES: dict[str, Store] = {}
+
+
+class RayTasks:
+    """Runs tasks as Ray core tasks.
+
+    Args:
+        store: The workdir; on a cluster it must be reachable from every node.
+        workers: Tasks at a time; 0 on a cluster: all of its CPUs.
+        deadline_s: After which a task is cancelled by force.
+        address: A cluster's address; empty starts Ray on this machine.
+    """
+
+    def __init__(self, store: Store, workers: int, deadline_s: float, address: str = "") -> None:
+        self._store = store
+        self._deadline_s = deadline_s
+        self._running: dict[ray.ObjectRef[Finished], tuple[TaskSpec, float]] = {}
+        self._cancelled: set[ray.ObjectRef[Finished]] = set()
+        self._code = Path(tempfile.mkdtemp(prefix="rs5m-code-"))
+        copy_code(self._code)
+        started: dict[str, Any] = {"address": address} if address else _local(workers)
+        ray.init(
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            runtime_env={"working_dir": str(self._code)},
+            **started,
+        )
+        self.capacity = workers or int(ray.cluster_resources().get("CPU", 1))
+        self._remote = ray.remote(num_cpus=1, max_retries=0)(_attempt)
+
+    def submit(self, spec: TaskSpec) -> None:
+        """Start a task."""
+        reference = self._remote.remote(self._store.uri, self._store.options, code_digest(), spec)
+        self._running[reference] = (spec, time.monotonic())
+
+    def wait(self, timeout_s: float) -> list[Finished]:
+        """Return what has finished; tasks over their deadline are cancelled here."""
+        now = time.monotonic()
+        for reference, (_, start) in self._running.items():
+            if now - start > self._deadline_s and reference not in self._cancelled:
+                self._cancelled.add(reference)
+                ray.cancel(reference, force=True)
+        references = list(self._running)
+        done, _ = ray.wait(references, num_returns=1, timeout=timeout_s) if references else ([], [])
+        return [self._result(reference) for reference in done]
+
+    def close(self, *, kill: bool) -> None:
+        """Let go of Ray."""
+        if kill:
+            for reference in self._running:
+                ray.cancel(reference, force=True)
+        ray.shutdown()
+        shutil.rmtree(self._code, ignore_errors=True)
+
+    def _result(self, reference: ray.ObjectRef[Finished]) -> Finished:
+        spec, start = self._running.pop(reference)
+        seconds = time.monotonic() - start
+        try:
+            finished: Finished = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            if reference in self._cancelled:
+                self._cancelled.discard(reference)
+                return Finished(spec, late(spec, self._deadline_s), seconds)
+            return Finished(spec, TaskFailure("lost", f"{spec.name}: {describe(error)}"), seconds)
+        return finished
+
+
+def _local(workers: int) -> dict[str, Any]:
+    return {"num_cpus": workers, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+
+
+def _attempt(uri: str, options: dict[str, Any], digest: str, spec: TaskSpec) -> Finished:
+    if code_digest() != digest:
+        message = (
+            f"{spec.name}: this worker would run other code ({code_digest()[:12]}) than the driver ({digest[:12]})"
+        )
+        return Finished(spec, TaskFailure("error", message), 0.0)
+    store = _STORES.get(uri)
+    if store is None:
+        store = _STORES[uri] = Store(uri, options)
+    return attempt(store, spec)

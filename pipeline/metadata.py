@@ -1,0 +1,153 @@
+"""The metadata files of the enabled sources, cut into partitions: a file, or a range of a Parquet file's row groups."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import fsspec
+
+from manifests.canonical import JsonValue
+from manifests.identity import file_digest
+from manifests.recipe import Recipe
+from manifests.recipe_files import RecipeError
+from manifests.sources import SourceSpec, load_sources
+from manifests.store import Store
+from stages.filter.match import open_metadata
+from stages.filter.parquet import row_groups
+from stages.filter.rows import MetadataError
+
+PARTITION_ROWS = 4_000_000
+"""Rows after which a Parquet file is cut, at a row group's end: seconds of work, and little lost by a crash."""
+
+_CACHE = "cache/file-digests.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One partition of filter.match.
+
+    Attributes:
+        partition: ``<source>-<file digest 12>-<first row group>``.
+        source: Source key.
+        digest: The file digest, 64 hex digits.
+        params: What the step is told.
+        attributes_digest: File digest of the source's attributes file, empty without one.
+    """
+
+    partition: str
+    source: str
+    digest: str
+    params: dict[str, JsonValue]
+    attributes_digest: str
+
+
+def metadata_slices(recipe: Recipe, store: Store) -> list[Slice]:
+    """Return the partitions of filter.match, sorted by name.
+
+    Raises:
+        RecipeError: If a source is unknown, has no metadata or no reader, a file is missing or unreadable, or two
+            files of one source have equal digests.
+    """
+    known, found = load_sources(), list[Slice]()
+    if not recipe.enabled_sources():
+        raise RecipeError('no source is enabled: set sources.NAME.metadata, e.g. sources.cc3m.metadata = ["cc3m.tsv"]')
+    digests = _Digests(store)
+    for key, source in recipe.enabled_sources().items():
+        spec = known.get(key)
+        if spec is None:
+            raise RecipeError(f"sources.{key}: no such source; known are {', '.join(known)}")
+        if not spec.readable:
+            raise RecipeError(
+                f"sources.{key}: its format ({spec.format}) has no reader yet; set sources.{key}.enabled=false"
+            )
+        if not source.metadata:
+            raise RecipeError(f"sources.{key}: no metadata is named; set sources.{key}.metadata or enabled=false")
+        found.extend(_of_source(spec, source.metadata, source.attributes, store, digests))
+    digests.save()
+    return sorted(found, key=lambda item: item.partition)
+
+
+def _of_source(
+    spec: SourceSpec, patterns: list[str], attributes: str, store: Store, digests: _Digests
+) -> Iterator[Slice]:
+    attributes_digest = digests.of(attributes) if attributes else ""
+    by_digest: dict[str, str] = {}
+    for uri in [uri for pattern in patterns for uri in _expand(pattern, store, spec.key)]:
+        digest = digests.of(uri)
+        if digest in by_digest:
+            raise RecipeError(f"sources.{spec.key}: {by_digest[digest]} and {uri} are the same file; name one of them")
+        by_digest[digest] = uri
+        for first, end in _ranges(spec, uri, store):
+            params: dict[str, JsonValue] = {
+                "source": spec.key,
+                "uri": uri,
+                "digest": digest,
+                "first_group": first,
+                "end_group": end,
+                "attributes": attributes,
+            }
+            yield Slice(f"{spec.key}-{digest[:12]}-{first}", spec.key, digest, params, attributes_digest)
+
+
+def _expand(pattern: str, store: Store, source: str) -> list[str]:
+    """Return the files a pattern names, sorted; relative patterns are below the workdir."""
+    absolute = "://" in pattern or pattern.startswith("/")
+    base = "" if absolute else store.uri + "/"
+    fs, path = fsspec.core.url_to_fs(base + pattern, **({} if absolute else store.options))
+    names = sorted(str(name) for name in fs.glob(path)) if any(c in pattern for c in "*?[") else [path]
+    if not names or (len(names) == 1 and not fs.exists(names[0])):
+        raise RecipeError(f"sources.{source}.metadata: no file matches {base + pattern}")
+    if absolute:
+        return [str(fs.unstrip_protocol(name)) if "://" in pattern else name for name in names]
+    root = len(fs._strip_protocol(store.uri)) + 1  # noqa: SLF001  (fsspec's own way to compare paths)
+    return [name[root:] for name in names]
+
+
+def _ranges(spec: SourceSpec, uri: str, store: Store) -> list[tuple[int, int]]:
+    """Return (first, end) row groups of each partition of a file."""
+    if spec.format != "parquet":
+        return [(0, 0)]
+    try:
+        with open_metadata(store, uri) as file:
+            groups = row_groups(file)
+    except MetadataError as error:
+        raise RecipeError(f"sources.{spec.key}: {uri}: {error}; fetch the file again or leave it out") from error
+    cuts, rows = [0], 0
+    for index, group_rows in enumerate(groups):
+        if rows and rows + group_rows > PARTITION_ROWS:
+            cuts.append(index)
+            rows = 0
+        rows += group_rows
+    return list(zip(cuts, [*cuts[1:], len(groups)], strict=True))
+
+
+class _Digests:
+    """File digests, remembered in the cache by size and time of change so that whole files are hashed once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._new: dict[str, str] = {}
+        try:
+            self._known: dict[str, str] = dict(json.loads(store.read(_CACHE)))
+        except (OSError, ValueError, TypeError):
+            self._known = {}
+
+    def of(self, uri: str) -> str:
+        absolute = "://" in uri or uri.startswith("/")
+        fs, path = fsspec.core.url_to_fs(
+            uri if absolute else f"{self._store.uri}/{uri}", **({} if absolute else self._store.options)
+        )
+        try:
+            key = f"{uri} {fs.ukey(path)}"
+            if key not in self._known:
+                with fs.open(path, "rb") as file:
+                    self._known[key] = self._new[key] = file_digest(file)
+        except (OSError, NotImplementedError) as error:
+            raise RecipeError(f"{uri}: cannot be read: {error}") from error
+        return self._known[key]
+
+    def save(self) -> None:
+        if self._new:
+            self._store.replace(_CACHE, json.dumps(self._known, sort_keys=True).encode())

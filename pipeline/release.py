@@ -1,0 +1,45 @@
+"""Commits and the release folder, whose files are replaced in place: what is about to change is never called done."""
+
+from __future__ import annotations
+
+from manifests.commits import CommitStore
+from manifests.manifest import Manifest
+from manifests.store import Store
+
+_KEPT = ("release/report/", "release/geometa/")
+
+
+def before_write(commits: CommitStore, step: str, partition: str, fingerprint: str) -> None:
+    """Undo the commits that a write into ``release/`` makes untrue.
+
+    The index's commits go before the first tar is packed, and a tar's commits under other fingerprints before that
+    tar is replaced.
+    """
+    if step != "shard.index":
+        for name in list(commits.step("shard.index").all()):
+            commits.remove(name)
+    for name in list(commits.step(step).all()):
+        if name.partition == partition and name.fp16 != fingerprint[:16]:
+            commits.remove(name)
+
+
+def sweep(store: Store, commits: CommitStore, index: Manifest, tars: list[str]) -> list[str]:
+    """Delete from ``release/`` what neither the index nor its tars are, and the commits of deleted tars.
+
+    Args:
+        store: The workdir.
+        commits: Its commits.
+        index: The manifest of shard.index about to be committed.
+        tars: Paths of the tars it lists.
+
+    Returns:
+        The deleted paths.
+    """
+    listed = {output.path for output in index.outputs} | set(tars)
+    gone = [e.path for e in store.find("release") if e.path not in listed and not e.path.startswith(_KEPT)]
+    for name in list(commits.step("shard.pack").all()):
+        if any(output.path in gone for output in commits.read(name).outputs):
+            commits.remove(name)
+    for path in gone:
+        store.remove(path)
+    return gone

@@ -1,0 +1,277 @@
+"""The runner: walks the line step by step, hands open partitions to an executor, and commits what closes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from manifests.canonical import JsonValue
+from manifests.commits import CommitStore
+from manifests.ledger import BooksDoNotCloseError, close_books
+from manifests.manifest import Manifest, Receipt
+from manifests.recipe import Recipe
+from manifests.store import Store
+from pipeline.events import Events
+from pipeline.executors.base import Executor, TaskFailure
+from pipeline.locks import Lock, LockHeldError
+from pipeline.planner import PartitionPlan, Planner, StepPlan
+from pipeline.release import before_write, sweep
+from pipeline.repair import set_aside
+from pipeline.worker import Outcome, TaskSpec
+from stages.step import Step
+
+_WAIT_S = 0.2
+
+
+@dataclass(slots=True)
+class Summary:
+    """How a run ended.
+
+    Attributes:
+        worked: Partitions committed.
+        failed: Partition to the last failure's message.
+        left_open: Partitions that stayed open.
+        skipped: Steps not run, with what they wait for.
+        broken: A closing law that did not hold.
+        stopped: Whether the run was drained before its end.
+    """
+
+    worked: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    left_open: list[str] = field(default_factory=list)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+    broken: str = ""
+    stopped: bool = False
+
+
+class NoSpaceError(Exception):
+    """A disk is full: the run stops cleanly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which partitions of a map step this run may work on.
+
+    Attributes:
+        sources: Source keys; empty: all. Limits steps whose partitions belong to one source.
+        index: Which slice, 0-based.
+        count: Of how many slices; 0: all partitions.
+    """
+
+    sources: frozenset[str] = frozenset()
+    index: int = 0
+    count: int = 0
+
+    def of(self, plan: StepPlan) -> list[PartitionPlan]:
+        """Return the partitions of a step that are not done and may be worked on, sorted by name."""
+        ordered = sorted(plan.partitions, key=lambda p: p.partition)
+        if self.count and plan.step.kind == "map":
+            ordered = ordered[self.index :: self.count]
+        return [p for p in ordered if p.state != "done" and self._is_ours(p)]
+
+    def _is_ours(self, plan: PartitionPlan) -> bool:
+        source = plan.params.get("source")
+        return not self.sources or source is None or source in self.sources
+
+
+class Runner:
+    """Runs steps in order.
+
+    Args:
+        recipe: The resolved recipe.
+        store: The workdir.
+        planner: Plans over it.
+        commits: Its commits.
+        start: Makes the executor when the first task is due.
+        events: Told of everything.
+        draining: Asked between tasks whether to stop.
+        locks: The run's locks; one lost means stop at once.
+        selection: What this run may work on.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: Store,
+        planner: Planner,
+        commits: CommitStore,
+        start: Callable[[], Executor],
+        events: Events,
+        draining: Callable[[], bool],
+        locks: Sequence[Lock] = (),
+        selection: Selection | None = None,
+    ) -> None:
+        self._run = recipe.run
+        self._store = store
+        self._planner = planner
+        self._commits = commits
+        self._start = start
+        self._executor: Executor | None = None
+        self._events = events
+        self._draining = draining
+        self._locks = locks
+        self._selection = selection or Selection()
+        self.summary = Summary()
+
+    def run(self, steps: Sequence[Step]) -> Summary:
+        """Run ``steps`` as far as they get.
+
+        Raises:
+            NoSpaceError: If a disk is full.
+            LockHeldError: If the lock was lost.
+        """
+        killed = True
+        try:
+            for step in steps:
+                if self._draining() or self.summary.broken:
+                    break
+                self._run_step(step)
+            self.summary.stopped = self._draining()
+            killed = False
+        finally:
+            if self._executor:
+                self._executor.close(kill=killed)
+        return self.summary
+
+    def _run_step(self, step: Step) -> None:
+        if self._selection.count and step.kind == "reduce":
+            self._skip(step, ["--slice runs map steps only"])
+            return
+        for number in range(self._run.rounds):
+            plan = self._plan(step)
+            todo = [p for p in self._selection.of(plan) if p.name not in self.summary.failed]
+            if step.kind == "reduce" and plan.waiting:
+                self._skip(step, plan.waiting)
+                return
+            if not todo:
+                break
+            done = len(plan.partitions) - len(todo)
+            self._events("step_started", step=step.name, partitions=len(plan.partitions), done=done, round=number)
+            self._run_round(step, todo, final=number == self._run.rounds - 1)
+            if self._draining() or self.summary.broken:
+                break
+        plan = self._plan(step)
+        self.summary.left_open += [p.name for p in plan.partitions if p.state == "open"]
+        if plan.partitions and not plan.waiting:
+            self._events("step_finished", step=step.name, rows=_totals(plan))
+
+    def _skip(self, step: Step, waiting: list[str]) -> None:
+        self.summary.skipped[step.name] = waiting
+        self._events("step_skipped", step=step.name, waiting=list[JsonValue](waiting[:20]))
+
+    def _plan(self, step: Step) -> StepPlan:
+        """Plan a step; damaged files are set aside first, and what made them is planned again."""
+        plan = self._planner.plan(step, fresh=True)
+        if plan.corrupt:
+            for path, what in plan.corrupt.items():
+                self._repair(path, what)
+            plan = self._planner.plan(step, fresh=True)
+        return plan
+
+    def _repair(self, path: str, what: str) -> None:
+        removed = set_aside(self._store, self._commits, path)
+        self._events("file_corrupt", path=path, what=what, removed=list[JsonValue](removed))
+
+    def _run_round(self, step: Step, todo: list[PartitionPlan], *, final: bool) -> None:
+        by_name = {plan.name: plan for plan in todo}
+        attempts: dict[str, int] = dict.fromkeys(by_name, 0)
+        queue, running = deque(todo), 0
+        if self._executor is None:
+            self._executor = self._start()
+        while queue or running:
+            while queue and running < self._executor.capacity and not self._draining():
+                plan = queue.popleft()
+                if step.releases:
+                    before_write(self._commits, step.name, plan.partition, plan.fingerprint)
+                self._executor.submit(self._spec(step, plan, final=final))
+                running += 1
+            if not running:
+                return
+            for finished in self._executor.wait(_WAIT_S):
+                running -= 1
+                plan = by_name[finished.spec.name]
+                attempts[plan.name] += 1
+                if not isinstance(finished.outcome, TaskFailure):
+                    self._commit(step, plan, finished.outcome, finished.seconds)
+                elif self._is_worth_another(plan, finished.outcome, attempts[plan.name]):
+                    queue.append(plan)
+            if self.summary.broken:
+                queue.clear()
+
+    def _is_worth_another(self, plan: PartitionPlan, failure: TaskFailure, attempts: int) -> bool:
+        if failure.kind == "no_space":
+            raise NoSpaceError(f"{plan.name}: {failure.message}; free some space, then run again: it resumes here")
+        if failure.kind == "corrupt":
+            self._repair(failure.path, failure.message)
+        if failure.kind != "corrupt" and attempts <= self._run.retries:
+            self._events("partition_retried", step=plan.step, partition=plan.partition, error=failure.message)
+            return True
+        self.summary.failed[plan.name] = failure.message
+        self._events("partition_failed", step=plan.step, partition=plan.partition, error=failure.message)
+        return False
+
+    def _spec(self, step: Step, plan: PartitionPlan, *, final: bool) -> TaskSpec:
+        settings = self._planner.settings(step)
+        return TaskSpec(
+            plan.step, plan.partition, settings, plan.params, final, plan.inputs, plan.prior, self._run.scratch
+        )
+
+    def _commit(self, step: Step, plan: PartitionPlan, outcome: Outcome, seconds: float) -> None:
+        if any(lock.lost for lock in self._locks):
+            raise LockHeldError("this run's lock was taken over by another run; nothing more is committed")
+        try:
+            manifest = self._closed(step, plan, outcome)
+        except BooksDoNotCloseError as error:
+            self.summary.broken = str(error)
+            self._events("partition_failed", step=plan.step, partition=plan.partition, error=str(error))
+            return
+        if step.name == "shard.index":
+            tars = [f.file.path for f in plan.inputs if f.table == "tar"]
+            sweep(self._store, self._commits, manifest, tars)
+        self._commits.commit(manifest, plan.number)
+        self._planner.mark_retried(plan)
+        self.summary.worked += 1
+        rows: dict[str, JsonValue] = {s: dict(c.model_dump(by_alias=True)) for s, c in manifest.rows.items()}
+        self._events("partition_done", step=plan.step, partition=plan.partition, rows=rows, seconds=round(seconds, 3))
+
+    def _closed(self, step: Step, plan: PartitionPlan, outcome: Outcome) -> Manifest:
+        """Check the closing law and return the manifest. Raises BooksDoNotCloseError."""
+        books = close_books(plan.name, outcome.seen, outcome.kept, outcome.left, outcome.counted)
+        kept = sum(o.rows for o in outcome.outputs if o.name == step.keeps)
+        if kept != sum(outcome.kept.values()):
+            raise BooksDoNotCloseError(
+                f"{plan.name}: {step.keeps} holds {kept} rows, the books say {sum(outcome.kept.values())}"
+            )
+        facts = dict(outcome.facts)
+        if step.carries:
+            facts["layout"] = self._planner.layout()
+        return Manifest(
+            step=plan.step,
+            partition=plan.partition,
+            fingerprint=plan.fingerprint,
+            row_fingerprint=plan.parts.row_fingerprint(recording=step.recording),
+            parts=plan.parts,
+            open=any(counts.deferred for counts in books.values()),
+            outputs=[*outcome.outputs, *self._pointed(step, outcome.pointed)],
+            ledger=outcome.ledger,
+            rows=books,
+            facts=facts,
+        )
+
+    def _pointed(self, step: Step, paths: list[str]) -> list[Receipt]:
+        """Return the receipts of earlier files that rows taken over still point into."""
+        if not paths:
+            return []
+        known = self._planner.receipts(step.name)
+        return [known[path] for path in sorted(paths)]
+
+
+def _totals(plan: StepPlan) -> dict[str, JsonValue]:
+    totals = {"in": 0, "kept": 0, "left": 0}
+    for manifest in plan.settled().values():
+        for counts in manifest.rows.values():
+            totals["in"] += counts.seen
+            totals["kept"] += counts.kept
+            totals["left"] += counts.left
+    return dict(totals)

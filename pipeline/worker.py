@@ -1,0 +1,208 @@
+"""Runs one task: reads its inputs, calls the step, stores what came out. Never commits, never lists."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from manifests.canonical import JsonValue
+from manifests.ledger import to_counts
+from manifests.manifest import LedgerReceipt, Receipt
+from manifests.recipe import Settings
+from manifests.schemas import LEDGER, TABLES, TableSpec
+from manifests.store import Store
+from manifests.tables import empty_frame, file_sha256, read_table, write_table
+from pipeline.line import step_named
+from stages.step import CorruptFileError, Output, PriorCommit, Step, StoredFile, Task
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One upstream file that a task may read: a table, or a file that is none."""
+
+    step: str
+    table: str
+    file: StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class PriorFiles:
+    """The files of one earlier commit of the same step."""
+
+    settings: dict[str, JsonValue]
+    tables: dict[str, str]
+    ledger: str
+    retry_failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A task as sent to a worker: plain values only."""
+
+    step: str
+    partition: str
+    settings: dict[str, JsonValue]
+    params: dict[str, JsonValue]
+    final: bool
+    inputs: list[InputFile] = field(default_factory=list)
+    prior: list[PriorFiles] = field(default_factory=list)
+    scratch: str = ""
+
+    @property
+    def name(self) -> str:
+        """``<step>/<partition>``, as people see it."""
+        return f"{self.step}/{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a worker returns for a task that worked."""
+
+    outputs: list[Receipt]
+    ledger: LedgerReceipt
+    seen: dict[str, int]
+    kept: dict[str, int]
+    left: list[tuple[str, str, str, int]]
+    counted: dict[str, dict[str, int]]
+    facts: dict[str, JsonValue]
+    pointed: list[str]
+
+
+def run_task(store: Store, spec: TaskSpec) -> Outcome:
+    """Run one task to its receipts; whatever the step raises goes up."""
+    step = step_named(spec.step)
+    with tempfile.TemporaryDirectory(prefix="rs5m-", dir=spec.scratch or None) as folder:
+        work, out = Path(folder, "work"), Path(folder, "out")
+        work.mkdir()
+        out.mkdir()
+        task = Task(spec.step, spec.partition, Settings(spec.settings), spec.params, spec.final, work)
+        result = step.process(task, _Tables(store, spec.inputs), _Prior(store, step, spec.prior))
+        receipts = [_stored(store, step, task, output, out) for output in result.outputs]
+        written = write_table(LEDGER, result.ledger, out / "ledger.parquet")
+        path = f"ledger/{spec.step}/{spec.partition}-{written.sha256[:12]}.parquet"
+        _put_once(store, out / "ledger.parquet", path, written.bytes)
+    return Outcome(
+        outputs=receipts,
+        ledger=LedgerReceipt(path=path, sha256=written.sha256, rows=written.rows),
+        seen=result.seen,
+        kept=result.kept,
+        left=to_counts(result.ledger),
+        counted=result.counted,
+        facts=result.facts,
+        pointed=result.pointed,
+    )
+
+
+def _stored(store: Store, step: Step, task: Task, output: Output, out: Path) -> Receipt:
+    if output.frame is None:
+        return _stored_file(store, output)
+    local = out / "table.parquet"
+    written = write_table(table_of(step, output.name), output.frame, local)
+    path = output.path or task.data_path(output.name, written.sha256, "parquet")
+    if output.path:
+        store.put(local, path)
+    else:
+        _put_once(store, local, path, written.bytes)
+    return Receipt(
+        name=output.name,
+        partition=output.partition,
+        path=path,
+        sha256=written.sha256,
+        rows_digest=written.rows_digest,
+        bytes=written.bytes,
+        rows=written.rows,
+    )
+
+
+def _stored_file(store: Store, output: Output) -> Receipt:
+    if output.file is None:
+        raise ValueError(f"output {output.name} has neither rows nor a file")
+    sha256, size = file_sha256(output.file), output.file.stat().st_size
+    if output.path.startswith("release/"):
+        store.put(output.file, output.path)
+    else:
+        _put_once(store, output.file, output.path, size)
+    return Receipt(
+        name=output.name,
+        partition=output.partition,
+        path=output.path,
+        sha256=sha256,
+        rows_digest=sha256[:32],
+        bytes=size,
+        rows=output.rows,
+    )
+
+
+def _put_once(store: Store, local: Path, path: str, size: int) -> None:
+    """Store a file that is named by its content; one that is there whole already is left alone."""
+    if store.size(path) != size:
+        store.put(local, path)
+
+
+def table_of(step: Step, output: str) -> TableSpec:
+    """Return the declared table of a step's output."""
+    return TABLES[step.schemas.get(output, output)]
+
+
+class _Tables:
+    def __init__(self, store: Store, inputs: list[InputFile]) -> None:
+        self.store = store
+        self._inputs = inputs
+
+    def frame(self, step: str, table: str) -> pl.DataFrame:
+        parts = [frame for _, frame in self.partitions(step, table)]
+        return pl.concat(parts) if parts else empty_frame(table_of(step_named(step), table))
+
+    def partitions(self, step: str, table: str) -> list[tuple[str, pl.DataFrame]]:
+        spec = table_of(step_named(step), table)
+        return [(f.partition, read_stored(self.store, spec, f.path)) for f in self.files(step, table)]
+
+    def files(self, step: str, output: str) -> list[StoredFile]:
+        found = [i.file for i in self._inputs if (i.step, i.table) == (step, output)]
+        return sorted(found, key=lambda file: file.partition)
+
+
+class _Prior:
+    def __init__(self, store: Store, step: Step, files: list[PriorFiles]) -> None:
+        self._commits: list[PriorCommit] = [_PriorCommit(store, step, f) for f in files]
+
+    def commits(self) -> list[PriorCommit]:
+        return self._commits
+
+
+class _PriorCommit:
+    def __init__(self, store: Store, step: Step, files: PriorFiles) -> None:
+        self._store = store
+        self._step = step
+        self._files = files
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self._files.settings)
+
+    def frame(self, table: str) -> pl.DataFrame:
+        path = self._files.tables.get(table)
+        spec = table_of(self._step, table)
+        return read_stored(self._store, spec, path) if path else empty_frame(spec)
+
+    def ledger(self) -> pl.DataFrame:
+        rows = read_stored(self._store, LEDGER, self._files.ledger)
+        return rows.filter(pl.col("class").is_in(["dropped"] if self._files.retry_failed else ["dropped", "failed"]))
+
+
+def read_stored(store: Store, spec: TableSpec, path: str) -> pl.DataFrame:
+    """Read a stored table.
+
+    Raises:
+        CorruptFileError: If the file is no readable table.
+    """
+    try:
+        with store.open(path) as file:
+            return read_table(spec, file)
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise CorruptFileError(path, "is not there") from error
+        raise CorruptFileError(path, f"is no readable table: {error}") from error

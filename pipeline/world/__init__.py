@@ -1,0 +1,1 @@
+"""The miniature web that recipes ``mini`` and ``nano`` are built from: images, metadata, origin server, truth."""

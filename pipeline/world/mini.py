@@ -1,0 +1,96 @@
+"""The mini world: about 3,000 rows of six sources over real overhead imagery and other pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.world.copies import NearCopies, distinct
+from pipeline.world.draft import Draft, Row
+from pipeline.world.pictures import other_pictures, tile_pictures
+from pipeline.world.plain import plain_rows
+from pipeline.world.publish import (
+    Spelling,
+    add_refused_rows,
+    add_stray_quote,
+    other_source,
+    publish,
+    publish_bytes_again,
+    publish_failures,
+    publish_near,
+    publish_url_again,
+    repeat_rows,
+    weighted_source,
+)
+
+_PLAIN_ROWS = {"laion2b": 780, "laion400m": 190, "laioncoco": 400, "coyo700m": 300, "cc3m": 110, "cc12m": 150}
+_FAILURES = {
+    "404": 18, "410": 4, "403": 6, "400": 2, "html": 5, "svg": 1, "redirect_loop": 2, "bad_scheme": 1, "too_large": 1,
+    "too_large_undeclared": 1, "short_body": 2, "always500": 3, "reset": 3, "drip": 2, "refuses": 4, "nowhere": 3,
+    "empty": 3, "truncated_file": 5, "huge_pixels": 1,
+}  # fmt: skip
+_SPELLINGS: dict[int, Spelling] = {0: "fragment", 24: "upper"}
+_BEHAVIOURS = {8: "flaky", 13: "flaky429", 21: "slow", 34: "redirect"}
+
+STAGED = (
+    "every url, host, caption and number other than size and position was made for this world",
+    "the web behind the urls is one server on this machine",
+    "which source names a picture is invented; files have the published column layouts of the six sources",
+    "texts beside photographs, prints, drawn maps and synthetic pictures are invented false positives",
+    "copies (same url, same bytes, re-encoded, resized) and failing urls are staged, as truth.parquet says row by row",
+    "drawn maps (etopo1, shadedrelief, dem) are made from elevation data, synthetic pictures by formula: no imagery",
+    "each drone tile (awpe) carries the position and time of the whole photograph in its EXIF",
+)
+REAL = (
+    "tiles are windows of real imagery: airborne camera, drone, Landsat 7, Blue Marble; NOTICE names the sources",
+    "captions of tiles are true of their class, place names and coordinates included",
+    "six old photographs and two printed illustrations are real",
+)
+
+
+def draft_mini(wheel_paths: dict[str, Path], say: Callable[[str], None]) -> Draft:
+    """Return the mini world's content.
+
+    Args:
+        wheel_paths: Checked wheels by name.
+        say: Called with lines of progress.
+
+    Raises:
+        WorldError: A source picture is missing or cannot be decoded.
+    """
+    say("cutting tiles from real imagery")
+    pictures = distinct([*tile_pictures(wheel_paths), *other_pictures(wheel_paths, say)])
+    copies = NearCopies(pictures)
+    draft = Draft()
+    say(f"publishing {len(pictures)} pictures")
+    for number, picture in enumerate(pictures):
+        source = weighted_source("first", picture.name)
+        first = publish(draft, picture, source, _BEHAVIOURS.get(number % 55, "ok"))
+        _publish_copies(draft, copies, first, number)
+    jpegs = [picture for picture in pictures if picture.kind == "tile" and picture.image.suffix == "jpg"]
+    publish_failures(draft, _FAILURES, jpegs)
+    add_refused_rows(draft, jpegs[0].texts, long_text=True)
+    add_stray_quote(draft, "cc12m")
+    repeat_rows(draft, ("laion2b", "cc3m"))
+    for source, count in _PLAIN_ROWS.items():
+        draft.rows += plain_rows(source, count)
+    return draft
+
+
+def _publish_copies(draft: Draft, copies: NearCopies, first: Row, number: int) -> None:
+    """Stage the copies of one picture: two in three pictures have some, a few have many."""
+    picture = first.picture
+    if picture is None or number % 3 == 2:
+        return
+    taken = [first.source]
+    for turn in range(1 + (number % 4 == 0)):
+        taken.append(other_source(tuple(taken), "url", picture.name, turn))
+        publish_url_again(
+            draft, first, taken[-1], turn + 1, _SPELLINGS.get(number % 48, "same") if not turn else "same"
+        )
+    if number % 2 == 0:
+        publish_bytes_again(draft, first, weighted_source("bytes", picture.name), turn=number)
+    if number % 3 == 1:
+        for copy in copies.encoded_again(picture, 55 + number % 4 * 5):
+            publish_near(draft, first, copy, "again", weighted_source("again", picture.name), turn=number + 1)
+    if number % 4 == 3:
+        for copy in copies.shrunk(picture, 0.75):
+            publish_near(draft, first, copy, "small", weighted_source("small", picture.name), turn=number + 2)

@@ -1,0 +1,88 @@
+"""Recipes with a ``[world]``: the miniature web is built into the workdir once, and served on loopback during a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from manifests.recipe import Recipe
+from manifests.store import Store
+from pipeline.locks import Lock, LockHeldError
+
+_WORLD = "world"
+_PATIENCE_S = 600.0
+
+
+def ensure_world(recipe: Recipe, store: Store, say: Callable[[str], None]) -> None:
+    """Build the recipe's world into the workdir unless it is there whole; ``world.json`` is written last.
+
+    Raises:
+        WorldError: If what it is made of cannot be had.
+        LockHeldError: If another run builds it and does not come to an end.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    while recipe.world and store.size(f"{_WORLD}/world.json") is None:
+        try:
+            with Lock(store, _WORLD, recipe.run.lock_beat_s, say):
+                if store.size(f"{_WORLD}/world.json") is None:
+                    _build(recipe, store, say)
+        except LockHeldError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(recipe.run.lock_beat_s)
+
+
+def world_facts(store: Store) -> dict[str, list[str]]:
+    """Return what of the world is staged and what is real, in words; empty without a world."""
+    try:
+        about = json.loads(store.read(f"{_WORLD}/world.json"))
+    except FileNotFoundError:
+        return {}
+    return {name: [str(line) for line in about.get(name, [])] for name in ("real", "staged")}
+
+
+@contextmanager
+def served(recipe: Recipe, store: Store) -> Iterator[Recipe]:
+    """Serve the world while the block runs; yields the recipe with names resolved to the origin server."""
+    if recipe.world is None:
+        yield recipe
+        return
+    from pipeline.world.origin import Origin
+
+    with Origin(lambda path: store.read(f"{_WORLD}/{path}"), recipe.world.bind) as origin:
+        network = recipe.download.network.model_copy(
+            update={"resolve": {**origin.resolve, **recipe.download.network.resolve}}
+        )
+        download = recipe.download.model_copy(update={"network": network})
+        yield recipe.model_copy(update={"download": download})
+
+
+def _build(recipe: Recipe, store: Store, say: Callable[[str], None]) -> None:
+    from pipeline.world.build import build_world
+
+    if recipe.world is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="rs5m-world-", dir=recipe.run.scratch or None) as folder:
+        build_world(recipe.world.kind, Path(folder), say)
+        local = store.local_path(_WORLD)
+        if local:
+            _move_in(Path(folder), local)
+            return
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        for path in sorted(files, key=lambda p: p.name == "world.json"):
+            store.put(path, f"{_WORLD}/{path.relative_to(folder).as_posix()}")
+
+
+def _move_in(built: Path, world: Path) -> None:
+    """Put a built world in place: an unfinished older one goes, a copy beside it is renamed."""
+    beside = world.with_name(".tmp-world")
+    for old in (beside, world):
+        if old.exists():
+            shutil.rmtree(old)
+    shutil.copytree(built, beside)
+    beside.rename(world)

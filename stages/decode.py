@@ -1,0 +1,189 @@
+"""Guarded decoding of bytes that strangers sent: one picture's facts and its two small grey copies, or a reason.
+
+Pillow does the decoding, with its own guards left on: truncated files fail, metadata is bounded as Pillow bounds it.
+The two copies are what later stages compare, so that no later step of duplicate removal opens a picture again.
+"""
+
+import io
+import math
+import re
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+HASH_SIDE = 32
+THUMBNAIL_SIDE = 16
+_ANIMATED = frozenset({"GIF", "WEBP", "PNG"})  # frames of one canvas; further pages of a TIFF or JPEG are never decoded
+_DETAIL_BYTES = 200
+# What Pillow's parsers and codecs were seen to raise on damaged input. Pillow names no common ancestor.
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, MemoryError,
+    RuntimeError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+class DecodeError(ValueError):
+    """A body is not a picture this project accepts.
+
+    Attributes:
+        reason: dedup.empty, dedup.too_many_pixels or dedup.undecodable.
+        detail: what was wrong: one line of printable ASCII, at most 200 bytes, equal for equal bytes.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = _one_line(detail)
+        super().__init__(f"{self.reason}: {self.detail}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """Facts of one picture.
+
+    Attributes:
+        width: pixels, as stored: before any EXIF turn.
+        height: pixels, as stored.
+        mode: Pillow's mode of the first frame ("RGB", "L", "P", "CMYK", "I;16", ...).
+        frames: frames of an animation or pages of a file, at least 1.
+        exif_orientation: 1 to 8, or 0 where absent or malformed.
+        exif_lon: degrees east from the EXIF GPS directory; None where absent or malformed.
+        exif_lat: degrees north, present exactly where exif_lon is.
+        luma32: first frame in grey levels, uint8 [32, 32], Lanczos: exactly what imagehash.phash transforms.
+        thumbnail: first frame in grey levels, uint8 [16, 16], mean of each box.
+    """
+
+    width: int
+    height: int
+    mode: str
+    frames: int
+    exif_orientation: int
+    exif_lon: float | None
+    exif_lat: float | None
+    luma32: NDArray[np.uint8]
+    thumbnail: NDArray[np.uint8]
+
+
+def decode(body: bytes, max_pixels: int) -> Decoded:
+    """Decodes the whole first frame of a JPEG, PNG, WEBP, GIF, BMP or TIFF.
+
+    The pixel count is taken from the header before any pixel is decoded: width x height, times the number of frames for
+    animated GIF, WEBP and PNG, because a reader of the released file may decode them all. Pillow's own limit of about
+    179 million pixels a frame holds as well. EXIF never fails a picture: what is malformed counts as absent. The EXIF
+    turn is not applied.
+
+    Args:
+        body: the file.
+        max_pixels: greatest accepted pixel count.
+
+    Returns:
+        The picture's facts.
+
+    Raises:
+        DecodeError: The body is empty, has too many pixels, or does not decode to the end.
+    """
+    if not body:
+        raise DecodeError("dedup.empty", "0 bytes")
+    try:
+        with _pillow_warnings_off(), Image.open(io.BytesIO(body), formats=FORMATS) as image:
+            return _read(image, max_pixels)
+    except DecodeError:
+        raise
+    except UnidentifiedImageError:  # its text holds a memory address
+        raise DecodeError("dedup.undecodable", f"no {', '.join(FORMATS)} header that can be read") from None
+    except Image.DecompressionBombError as error:
+        raise DecodeError("dedup.too_many_pixels", str(error)) from error
+    except _DAMAGED as error:
+        raise DecodeError("dedup.undecodable", f"{type(error).__name__}: {error}") from error
+
+
+def _read(image: Image.Image, max_pixels: int) -> Decoded:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise DecodeError("dedup.undecodable", f"{width} x {height} pixels")
+    if width * height > max_pixels:
+        raise DecodeError("dedup.too_many_pixels", f"{width} x {height} pixels, limit {max_pixels}")
+    mode, frames = image.mode, int(getattr(image, "n_frames", 1))
+    if image.format in _ANIMATED and width * height * frames > max_pixels:
+        raise DecodeError("dedup.too_many_pixels", f"{width} x {height} x {frames} frames, limit {max_pixels}")
+    # A TIFF is closed by decoding it; a PNG would be decoded by asking for its EXIF, and swallow the error.
+    exif = _exif(image) if image.format == "TIFF" else None
+    image.load()
+    orientation, lon, lat = exif or _exif(image)
+    grey = image.convert("L")
+    luma32 = grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS)
+    thumbnail = grey.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
+    return Decoded(
+        width, height, mode, frames, orientation, lon, lat,
+        np.array(luma32, dtype=np.uint8), np.array(thumbnail, dtype=np.uint8),
+    )  # fmt: skip
+
+
+def _exif(image: Image.Image) -> tuple[int, float | None, float | None]:
+    """Orientation, longitude and latitude; each part that is malformed counts as absent."""
+    try:
+        tags = image.getexif()
+        orientation = tags.get(ExifTags.Base.Orientation, 0)
+    except _DAMAGED:
+        return 0, None, None
+    orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 0
+    try:
+        gps = tags.get_ifd(ExifTags.IFD.GPSInfo)
+        lat = _degrees(gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSLatitudeRef], "NS", 90.0)
+        lon = _degrees(gps[ExifTags.GPS.GPSLongitude], gps[ExifTags.GPS.GPSLongitudeRef], "EW", 180.0)
+    except _DAMAGED:
+        return orientation, None, None
+    return orientation, lon, lat
+
+
+def _degrees(parts: Iterable[Any], reference: object, signs: str, limit: float) -> float:
+    """Signed degrees of a GPS tag: degrees, minutes and seconds, and a letter of `signs` (the second is negative)."""
+    text = reference.decode("ascii") if isinstance(reference, bytes) else str(reference)
+    letter = text.strip("\0 ").upper()
+    degrees, minutes, seconds = (float(part) for part in parts)
+    value = degrees + minutes / 60 + seconds / 3600
+    ranges_hold = degrees >= 0 and 0 <= minutes < 60 and 0 <= seconds < 60 and value <= limit
+    if len(letter) != 1 or letter not in signs or not ranges_hold or not math.isfinite(value):
+        raise ValueError("GPS tag out of range")
+    return -value if letter == signs[1] else value
+
+
+def _one_line(text: str) -> str:
+    """Text for a ledger: no memory addresses, no control characters, ASCII, bounded."""
+    text = re.sub(r"0x[0-9a-fA-F]+", "0x..", text)
+    return "".join(c if " " <= c <= "~" else "?" for c in text)[:_DETAIL_BYTES]
+
+
+_silence = threading.Lock()
+_silenced: list[Any] = []
+
+
+@contextmanager
+def _pillow_warnings_off() -> Iterator[None]:
+    """Ignores warnings while any thread decodes; the filters are put back when the last one leaves.
+
+    `warnings.catch_warnings` alone is not safe in threads: the first to leave would put the filters back for all.
+    """
+    with _silence:
+        if not _silenced:
+            guard = warnings.catch_warnings()
+            guard.__enter__()
+            warnings.simplefilter("ignore")
+            _silenced.append(guard)
+        _silenced.append(None)
+    try:
+        yield
+    finally:
+        with _silence:
+            _silenced.pop()
+            if len(_silenced) == 1:
+                _silenced.pop().__exit__(None, None, None)

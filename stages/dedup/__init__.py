@@ -1,0 +1,1 @@
+"""Decode check, hashes, and clusters of copies across all sources."""

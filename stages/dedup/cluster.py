@@ -1,0 +1,89 @@
+"""dedup.cluster: finds copies across all sources and chooses who stays; the cluster map is kept."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from manifests.ledger import count_by_source, ledger_frame
+from stages.dedup.grouping import group
+from stages.step import Input, Output, Prior, Result, Step, Tables, Task
+
+_REASONS = {"url": "dedup.same_url", "bytes": "dedup.same_bytes", "near": "dedup.near_duplicate"}
+_COMPARED = "sample_id sha256 phash thumbnail texture".split()
+
+
+class Cluster(Step):
+    """Same url, same bytes, or nearly the same picture: of each cluster one row stays, by the order in the recipe."""
+
+    name = "dedup.cluster"
+    kind = "reduce"
+    VERSION = 1
+    reads = ("dedup.radius", "dedup.confirm", "dedup.confirm_levels", "dedup.order")
+    inputs = (Input("dedup.inspect", "inspected"), Input("filter.pool", "candidates"))
+    outputs = ("survivors", "clusters")
+    keeps = "survivors"
+
+    def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
+        """Cluster all inspected rows."""
+        del prior
+        known = tables.frame("filter.pool", "candidates").select("sample_id", "source", "url", "group")
+        parts = [
+            frame.select(*_COMPARED).with_columns(pl.lit(partition).alias("partition"))
+            for partition, frame in tables.partitions("dedup.inspect", "inspected")
+        ]
+        rows = pl.concat(parts).join(known, on="sample_id") if parts else _nothing(known)
+        settings = task.settings
+        levels = settings.number("dedup.confirm_levels") if settings.text("dedup.confirm") == "thumbnail" else 255.0
+        clusters = group(rows, settings.integer("dedup.radius"), levels, settings.texts("dedup.order"))
+        joined = rows.select("sample_id", "source", "group", "partition").join(clusters, on="sample_id")
+        stay = pl.col("sample_id") == pl.col("cluster_id")
+        survivors = joined.filter(stay).with_columns(_split_group())
+        copies = clusters.filter(pl.len().over("cluster_id") > 1)
+        return Result(
+            outputs=[
+                *_by_partition(survivors, [name for name, _ in tables.partitions("dedup.inspect", "inspected")]),
+                Output("clusters", copies),
+            ],
+            ledger=_ledger(joined.filter(~stay), settings.integer("dedup.radius")),
+            seen=count_by_source(rows),
+            kept=count_by_source(survivors),
+            facts={"clusters": copies["cluster_id"].n_unique()},
+        )
+
+
+def _split_group() -> pl.Expr:
+    """What is never parted by the split: the source's own group, else the cluster."""
+    return pl.coalesce("group", "cluster_id").alias("split_group")
+
+
+def _by_partition(survivors: pl.DataFrame, partitions: list[str]) -> list[Output]:
+    columns = ("sample_id", "source", "split_group")
+    return [
+        Output("survivors", survivors.filter(pl.col("partition") == name).select(columns), partition=name)
+        for name in partitions
+    ]
+
+
+def _ledger(dropped: pl.DataFrame, radius: int) -> pl.DataFrame:
+    near = pl.col("proof") == "near"
+    rows = dropped.select(
+        "source",
+        "sample_id",
+        pl.col("proof").replace_strict(_REASONS, default=None, return_dtype=pl.String).alias("reason"),
+        pl.col("cluster_id").alias("other_id"),
+        pl.col("distance").cast(pl.Float64).alias("value"),
+        pl.when(near).then(pl.lit(float(radius))).alias("cut"),
+        pl.when(pl.col("via_id") != pl.col("cluster_id")).then(pl.concat_str(pl.lit("via "), "via_id")).alias("detail"),
+    )
+    return ledger_frame("dedup.cluster", rows)
+
+
+def _nothing(known: pl.DataFrame) -> pl.DataFrame:
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
+        "sha256": pl.String,
+        "phash": pl.UInt64,
+        "thumbnail": pl.Array(pl.UInt8, 256),
+        "texture": pl.Float32,
+        "partition": pl.String,
+    }
+    return known.clear().with_columns(pl.lit(None, dtype).alias(name) for name, dtype in schema.items())

@@ -1,0 +1,232 @@
+"""Fetches many urls: interleaves hosts, follows redirects, tries again what may pass, answers for each once."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import aiohttp
+from aiohttp import hdrs
+from yarl import URL
+
+from stages.download.addresses import guarded_socket
+from stages.download.answers import TRANSIENT, Answer, Limits, Network, shorten
+from stages.download.breaker import THRESHOLD, Breakers
+from stages.download.exchange import Outcome, exchange
+from stages.download.failures import NETWORK_ERRORS, reason_for
+from stages.download.resolver import MappedResolver
+from stages.download.schedule import Schedule
+from stages.download.targets import parse_redirect, parse_target
+
+BACKOFF_MAX_S = 60.0
+RETRY_AFTER_MAX_S = 60.0
+"""A server that asks for a longer pause is not asked again in this call: its answer stands until the next round."""
+
+
+@dataclass(slots=True)
+class _Errand:
+    """One url on its way: where it stands now."""
+
+    url: str
+    start: URL
+    at: URL
+    tries: int = 0
+    hops: int = 0
+    spent_s: float = 0.0
+
+    @property
+    def host(self) -> str:
+        return self.at.raw_host or ""
+
+
+async def fetch_all(urls: Sequence[str], limits: Limits, network: Network, deliver: Callable[[Answer], None]) -> None:
+    """Fetch each url once and answer for each exactly once.
+
+    Every hop of a redirect is scheduled like a url of its own host, so `per_host` holds for the hosts that
+    redirects lead to as well, and waiting for a host never occupies one of the `connections`.
+
+    Args:
+        urls: Distinct urls, in any spelling; a repeated one is answered once.
+        limits: What is taken.
+        network: How the web is asked.
+        deliver: Called in the event loop's thread as answers come, in no particular order. The body is not kept
+            here afterwards, so memory stays below `connections` times `max_bytes`.
+
+    Raises:
+        OSError: This machine ran out of file handles or memory.
+        ValueError: `network.resolve` maps a name to something that is no address.
+        Exception: Whatever `deliver` raised; nothing more is delivered then.
+    """
+    distinct = list(dict.fromkeys(urls))
+    resolver = MappedResolver(network.resolve)
+    try:
+        async with _session(limits, network, resolver) as session:
+            fetcher = _Fetcher(session, resolver, limits, network, deliver, len(distinct))
+            await fetcher.run(distinct)
+    finally:
+        await resolver.close()
+
+
+def _session(limits: Limits, network: Network, resolver: MappedResolver) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(
+        limit=0,  # the schedule counts
+        resolver=resolver,
+        use_dns_cache=False,  # the resolver remembers
+        socket_factory=guarded_socket(limits.allow_private),
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={hdrs.USER_AGENT: network.user_agent, hdrs.ACCEPT_ENCODING: "identity"},
+        timeout=aiohttp.ClientTimeout(total=None, connect=network.connect_s, sock_read=network.read_s),
+        auto_decompress=False,
+        trust_env=False,
+    )
+
+
+class _Fetcher:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        resolver: MappedResolver,
+        limits: Limits,
+        network: Network,
+        deliver: Callable[[Answer], None],
+        items: int,
+    ) -> None:
+        self._session = session
+        self._resolver = resolver
+        self._limits = limits
+        self._network = network
+        self._deliver = deliver
+        self._receiver_failed = False
+        self._breakers = Breakers()
+        self._schedule: Schedule[_Errand] = Schedule(network.connections, network.per_host, items)
+
+    async def run(self, urls: list[str]) -> None:
+        for url in urls:
+            try:
+                target = parse_target(url)
+            except ValueError as error:
+                self._finish(Answer(url, "download.bad_scheme", detail=shorten(str(error))))
+            else:
+                errand = _Errand(url, target, target)
+                self._schedule.put(errand.host, errand)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._network.connections, len(urls))):
+                    group.create_task(self._work())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _work(self) -> None:
+        while (errand := await self._schedule.take()) is not None:
+            host = errand.host
+            tripped = self._breakers.tripped(errand.at)
+            if tripped is not None:
+                words = f"not asked: {errand.at.raw_host} failed {THRESHOLD} times in a row"
+                self._finish(Answer(errand.url, tripped, detail=shorten(words)))
+            else:
+                outcome = await self._hop(errand)
+                self._breakers.note(errand.at, outcome.answer.reason, outcome.answer.http_status)
+                self._settle(errand, outcome)
+            self._schedule.done(host)
+
+    async def _hop(self, errand: _Errand) -> Outcome:
+        """Ask once, within what is left of this attempt's time."""
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        try:
+            failed = await self._look_up(errand)
+            if failed is not None:
+                return failed
+            keep = not self._schedule.is_last(errand.host)
+            left_s = self._network.total_s - errand.spent_s - (clock() - begun)
+            return await exchange(self._session, errand.url, errand.at, self._limits, keep=keep, time_s=left_s)
+        finally:
+            errand.spent_s += clock() - begun
+
+    async def _look_up(self, errand: _Errand) -> Outcome | None:
+        """Resolve the name ahead of the connector, so that a slow name server is not taken for a slow server."""
+        if self._resolver.knows(errand.host) or _is_literal(errand.at):
+            return None
+        try:
+            async with asyncio.timeout(self._network.connect_s):
+                await self._resolver.resolve(errand.host)
+        except TimeoutError:
+            # The lookup itself goes on, and the next attempt finds what it found.
+            reason, words = "download.dns_temporary", "no name server answered within connect_s"
+        except NETWORK_ERRORS as error:
+            reason, words = reason_for(error)
+        else:
+            return None
+        return Outcome(Answer(errand.url, reason, detail=words))
+
+    def _settle(self, errand: _Errand, outcome: Outcome) -> None:
+        """Follow, try again, or deliver."""
+        if outcome.location is not None:
+            refused = self._follow(errand, outcome)
+            if refused is not None:
+                self._finish(refused)
+        elif not self._retry(errand, outcome):
+            self._finish(replace(outcome.answer, final_url=str(errand.at)) if errand.hops else outcome.answer)
+
+    def _follow(self, errand: _Errand, outcome: Outcome) -> Answer | None:
+        """Queue the next hop, or say why there is none."""
+        final = str(errand.at) if errand.hops else None
+        bound = self._limits.max_redirects
+        if errand.hops >= bound:
+            over = replace(outcome.answer, reason="download.too_many_redirects", final_url=final)
+            return replace(over, value=float(errand.hops + 1), cut=float(bound))
+        try:
+            errand.at = parse_redirect(errand.at, outcome.location or "")
+        except ValueError as error:
+            words = shorten(f"redirect: {error}")
+            return replace(outcome.answer, reason="download.bad_scheme", final_url=final, detail=words)
+        errand.hops += 1
+        self._schedule.put(errand.host, errand, first=True)
+        return None
+
+    def _retry(self, errand: _Errand, outcome: Outcome) -> bool:
+        """Queue another attempt after a pause, if one is due."""
+        errand.tries += 1
+        asked_s = outcome.retry_after_s or 0.0
+        if outcome.answer.http_status == 429 and asked_s:
+            self._schedule.hold(errand.host, min(asked_s, RETRY_AFTER_MAX_S))
+        due = outcome.answer.reason in TRANSIENT and errand.tries < self._network.attempts
+        if not due or asked_s > RETRY_AFTER_MAX_S or self._breakers.tripped(errand.at):
+            return False
+        delay_s = max(asked_s, pause_s(errand.url, errand.tries, self._network.backoff_s))
+        errand.at, errand.hops, errand.spent_s = errand.start, 0, 0.0
+        asyncio.get_running_loop().call_later(delay_s, self._schedule.put, errand.host, errand)
+        return True
+
+    def _finish(self, answer: Answer) -> None:
+        if self._receiver_failed:  # the other workers are being cancelled, but one may have got this far
+            return
+        self._receiver_failed = True
+        self._deliver(answer)
+        self._receiver_failed = False
+        self._schedule.finish()
+
+
+def _is_literal(url: URL) -> bool:
+    """Whether the host is an address; parse_target left only canonical ones."""
+    host = url.raw_host or ""
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+def pause_s(url: str, tries: int, backoff_s: float) -> float:
+    """Pause before the next attempt: doubling, spread by the url so that a host's retries do not come as one.
+
+    Args:
+        url: The url as the caller wrote it.
+        tries: Attempts made, from 1.
+        backoff_s: Pause after the first.
+
+    Returns:
+        Seconds, from half to one and a half of the doubled pause, at most BACKOFF_MAX_S; the same every time.
+    """
+    digest = hashlib.blake2b(f"{tries} {url}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    spread = 0.5 + int.from_bytes(digest, "big") / 2**64
+    return min(BACKOFF_MAX_S, backoff_s * 2.0 ** (tries - 1) * spread)

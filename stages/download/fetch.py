@@ -1,0 +1,165 @@
+"""download.fetch: asks the web for each distinct url once and records what it answered."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from manifests.ledger import Departures, count_by_source
+from manifests.recipe import Settings
+from manifests.schemas import TABLES
+from manifests.tables import empty_frame, file_sha256
+from stages.download.answers import Answer, Limits, Network
+from stages.download.client import fetch_all
+from stages.download.record import Record, recorded
+from stages.images import EXTENSIONS, Spool
+from stages.step import Input, Output, Prior, Result, Step, Tables, Task
+
+_USER_AGENT = "rs5m-build/0.1"
+_NETWORK = "connections per_host connect_s read_s total_s attempts backoff_s resolve".split()
+_KEPT = "url tar offset length sha256 media_type http_status final_url content_type etag".split()
+
+
+class Fetch(Step):
+    """Fetches the urls of one partition; rows that were recorded before are re-judged, not fetched.
+
+    New bodies go into one tar, sorted by digest, each distinct body once. Several rows may point at one body, and
+    rows taken over keep pointing into their older tar.
+    """
+
+    name = "download.fetch"
+    kind = "map"
+    VERSION = 1
+    reads = ("download.max_bytes", "download.media", "download.max_redirects", "download.allow_private")
+    asks = ("download.contact", *(f"download.network.{name}" for name in _NETWORK))
+    inputs = (Input("filter.pool", "candidates"),)
+    outputs = ("fetched", "images")
+    keeps = "fetched"
+    carries = True
+    recording = True
+
+    def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
+        """Fetch the partition. Never raises for what a server does."""
+        candidates = tables.frame("filter.pool", "candidates")
+        urls = frozenset(candidates["url"].to_list())
+        records = recorded(prior.commits(), urls, task.settings)
+        wanted = sorted(urls - records.keys())
+        spool = Spool(task.scratch)
+        try:
+            answers = _fetch(wanted, task.settings, spool)
+            images = _store_images(task, spool)
+        finally:
+            spool.close()
+        records |= {url: _record(answer, images) for url, answer in answers.items()}
+        fetched, departures = _rows(candidates, records, task)
+        taken_over = sorted(set(fetched["tar"].to_list()) - {images.path})
+        return Result(
+            outputs=[Output("fetched", fetched), *images.outputs],
+            ledger=departures.frame(),
+            seen=count_by_source(candidates),
+            kept=count_by_source(fetched.join(candidates.select("sample_id", "source"), on="sample_id")),
+            facts={"fetched_urls": len(wanted), "recorded_urls": len(urls) - len(wanted)},
+            pointed=taken_over,
+        )
+
+
+class _Images:
+    """The tar of this pass's new bodies, if there are any."""
+
+    def __init__(self, path: str, offsets: dict[str, int], outputs: list[Output]) -> None:
+        self.path = path
+        self.offsets = offsets
+        self.outputs = outputs
+
+
+def _fetch(urls: list[str], settings: Settings, spool: Spool) -> dict[str, tuple[Answer, str, int]]:
+    """Fetch ``urls`` and return, for each, the answer without its body, the body's sha256 and its length."""
+    answers: dict[str, tuple[Answer, str, int]] = {}
+
+    def deliver(answer: Answer) -> None:
+        sha256 = spool.add(answer.body, EXTENSIONS[answer.media_type]) if answer.reason is None else ""
+        answers[answer.url] = (_without_body(answer), sha256, len(answer.body))
+
+    if urls:
+        asyncio.run(fetch_all(urls, _limits(settings), _network(settings), deliver))
+    return answers
+
+
+def _without_body(answer: Answer) -> Answer:
+    fields = {name: getattr(answer, name) for name in Answer.__slots__ if name != "body"}
+    return Answer(**fields)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_bytes=settings.integer("download.max_bytes"),
+        media=frozenset(settings.texts("download.media")),
+        max_redirects=settings.integer("download.max_redirects"),
+        allow_private=settings.flag("download.allow_private"),
+    )
+
+
+def _network(settings: Settings) -> Network:
+    contact = settings.text("download.contact")
+    return Network(
+        connections=settings.integer("download.network.connections"),
+        per_host=settings.integer("download.network.per_host"),
+        connect_s=settings.number("download.network.connect_s"),
+        read_s=settings.number("download.network.read_s"),
+        total_s=settings.number("download.network.total_s"),
+        attempts=settings.integer("download.network.attempts"),
+        backoff_s=settings.number("download.network.backoff_s"),
+        resolve=settings.mapping("download.network.resolve"),
+        user_agent=f"{_USER_AGENT} (+{contact})" if contact else _USER_AGENT,
+    )
+
+
+def _store_images(task: Task, spool: Spool) -> _Images:
+    if not len(spool):
+        return _Images("", {}, [])
+    file = Path(task.scratch, "images.tar")
+    offsets = spool.write_tar(file)
+    path = task.data_path("images", file_sha256(file), "tar")
+    return _Images(path, offsets, [Output("images", file=file, path=path, rows=len(spool))])
+
+
+def _record(answered: tuple[Answer, str, int], images: _Images) -> Record:
+    answer, sha256, length = answered
+    if answer.reason is not None:
+        evidence = {"status": answer.http_status, "value": answer.value, "cut": answer.cut, "detail": answer.detail}
+        return Record(answer.reason, evidence)
+    row = {name: getattr(answer, name, None) for name in _KEPT}
+    return Record(
+        None, {**row, "tar": images.path, "offset": images.offsets[sha256], "length": length, "sha256": sha256}
+    )
+
+
+def _rows(candidates: pl.DataFrame, records: dict[str, Record], task: Task) -> tuple[pl.DataFrame, Departures]:
+    departures = Departures(task.step, final=task.final)
+    kept: list[dict[str, Any]] = []
+    for row in candidates.select("sample_id", "source", "url", "source_hash", "source_hash_kind").iter_rows(named=True):
+        record = records[row["url"]]
+        if record.reason is None:
+            verdict = hash_verdict(row["source_hash_kind"], row["source_hash"], record.row)
+            kept.append(
+                {**{name: record.row[name] for name in _KEPT}, "sample_id": row["sample_id"], "hash_verdict": verdict}
+            )
+        else:
+            evidence = {name: record.row.get(name) for name in ("status", "value", "cut", "detail")}
+            departures.add(row["source"], row["sample_id"], record.reason, url=row["url"], **evidence)
+    schema = empty_frame(TABLES["fetched"]).schema
+    columns = {name: [row.get(name) for row in kept] for name in schema}
+    return pl.DataFrame(columns, schema=schema), departures
+
+
+def hash_verdict(kind: str | None, published: str | None, row: dict[str, Any]) -> str:
+    """Return how a body's digest stands to the one its source published: match, differs or unknown.
+
+    Only sha256 can be told from the record; md5 and perceptual hashes need the bytes or a decode.
+    """
+    if kind == "sha256" and published:
+        return "match" if published.lower() == row["sha256"] else "differs"
+    return "unknown"

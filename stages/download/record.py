@@ -1,0 +1,90 @@
+"""Recorded answers: which of them still stand under today's settings, and which urls must be asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from manifests.recipe import Settings
+from stages.download.answers import EMPTY
+from stages.step import PriorCommit
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one url.
+
+    Attributes:
+        reason: None where a body was taken, else why not.
+        row: Columns of `fetched`, or the ledger's evidence.
+    """
+
+    reason: str | None
+    row: dict[str, Any]
+
+
+def recorded(commits: Iterable[PriorCommit], urls: frozenset[str], now: Settings) -> dict[str, Record]:
+    """Return the records that stand, by url; what is absent must be fetched.
+
+    Commits are read one by one until every url is known. A url that several commits hold takes the first body, else
+    the first refusal.
+    """
+    taken: dict[str, Record] = {}
+    refused: dict[str, Record] = {}
+    for commit in commits:
+        open_urls = urls - taken.keys()
+        if not open_urls:
+            break
+        for row in _of(commit.frame("fetched"), open_urls):
+            record = _judge_taken(row, commit.settings, now)
+            if record:
+                (taken if record.reason is None else refused).setdefault(row["url"], record)
+        for row in _of(commit.ledger(), open_urls):
+            if _refusal_stands(row, commit.settings, now):
+                refused.setdefault(row["url"], Record(row["reason"], {**row, "cut": _cut(row, now)}))
+    return {**refused, **taken}
+
+
+def _of(frame: pl.DataFrame, urls: frozenset[str]) -> list[dict[str, Any]]:
+    wanted = frame.filter(pl.col("url").is_in(list(urls))) if frame.height else frame
+    return wanted.unique("url", keep="first", maintain_order=True).to_dicts()
+
+
+def _judge_taken(row: dict[str, Any], then: Settings, now: Settings) -> Record | None:
+    """Judge a stored body anew; None where the record cannot decide."""
+    key = "download.max_redirects"
+    if row["final_url"] is not None and now.integer(key) < then.integer(key):
+        return None
+    if then.flag("download.allow_private") and not now.flag("download.allow_private"):
+        return None
+    max_bytes, media = now.integer("download.max_bytes"), row["media_type"]
+    evidence = {"url": row["url"], "status": row["http_status"], "sha256": None}
+    if row["length"] > max_bytes:
+        return Record("download.too_large", {**evidence, "value": float(row["length"]), "cut": float(max_bytes)})
+    if media != EMPTY and media not in now.texts("download.media"):
+        return Record("download.not_image", {**evidence, "detail": f"{media} is not taken"})
+    return Record(None, row)
+
+
+def _refusal_stands(row: dict[str, Any], then: Settings, now: Settings) -> bool:
+    match row["reason"]:
+        case "download.too_large":
+            return now.integer("download.max_bytes") <= then.integer("download.max_bytes")
+        case "download.not_image":
+            return set(now.texts("download.media")) <= set(then.texts("download.media"))
+        case "download.too_many_redirects":
+            return now.integer("download.max_redirects") <= then.integer("download.max_redirects")
+        case "download.private_address":
+            return not now.flag("download.allow_private") or then.flag("download.allow_private")
+        case _:
+            return True
+
+
+def _cut(row: dict[str, Any], now: Settings) -> float | None:
+    """Return the cut that decides today: a stored one may be an older, larger bound."""
+    key = {"download.too_large": "download.max_bytes", "download.too_many_redirects": "download.max_redirects"}
+    name = key.get(row["reason"])
+    return float(now.integer(name)) if name else row["cut"]

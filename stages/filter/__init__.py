@@ -1,0 +1,1 @@
+"""Keyword match over the sources' metadata, then pooling into partitions by host."""

@@ -1,0 +1,86 @@
+"""filter.pool: one candidate per sample id, pooled into partitions by host."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import polars as pl
+
+from manifests.canonical import canonical_digest
+from manifests.identity import bucket
+from manifests.ledger import count_by_source, ledger_frame
+from stages.step import Input, Output, Prior, Result, Step, Tables, Task
+
+
+class Pool(Step):
+    """Drops repeated rows and spreads the rest over buckets, so that a host lives in one process.
+
+    A host with more rows than ``filter.host_cap`` is spread by url. Of rows that repeat an id the one in the file
+    with the lowest digest, then the lowest row number, stays.
+    """
+
+    name = "filter.pool"
+    kind = "reduce"
+    VERSION = 1
+    reads = ("filter.buckets", "filter.host_cap")
+    inputs = (Input("filter.match", "candidates"),)
+    outputs = ("candidates",)
+    keeps = "candidates"
+
+    def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
+        """Pool all candidates."""
+        del prior
+        everything = tables.frame("filter.match", "candidates")
+        ordered = _in_published_order(everything)
+        kept = ordered.unique("sample_id", keep="first", maintain_order=True)
+        repeated = ordered.filter(~pl.col("sample_id").is_first_distinct())
+        firsts = kept.select("sample_id", pl.col("locator").alias("other_id"))
+        ledger = ledger_frame(
+            self.name,
+            repeated.join(firsts, on="sample_id", how="left").select(
+                "source", "sample_id", "locator", "url", "other_id", pl.lit("filter.repeated_row").alias("reason")
+            ),
+        )
+        buckets, host_cap = task.settings.integer("filter.buckets"), task.settings.integer("filter.host_cap")
+        placed, spread = _placed(kept.drop("locator"), buckets, host_cap)
+        outputs = [
+            Output("candidates", part.drop("bucket"), partition=f"web-{number:04d}")
+            for (number,), part in sorted(placed.partition_by("bucket", as_dict=True).items())
+        ]
+        return Result(
+            outputs=outputs,
+            ledger=ledger,
+            seen=count_by_source(everything),
+            kept=count_by_source(placed),
+            facts={"layout": canonical_digest([buckets, spread])[:16], "spread_hosts": len(spread)},
+        )
+
+
+def _in_published_order(frame: pl.DataFrame) -> pl.DataFrame:
+    """Sort by file digest, then by row as a number."""
+    place = pl.col("locator").str.splitn(":", 2)
+    return (
+        frame.with_columns(
+            place.struct.field("field_0").alias("_file"), place.struct.field("field_1").cast(pl.Int64).alias("_row")
+        )
+        .sort("_file", "_row")
+        .drop("_file", "_row")
+    )
+
+
+def _placed(frame: pl.DataFrame, buckets: int, host_cap: int) -> tuple[pl.DataFrame, list[str]]:
+    """Return ``frame`` with a column ``bucket``, and the hosts that were spread by url."""
+    urls = frame["url"].to_list()
+    hosts = pl.Series("host", [_host(url) for url in urls], dtype=pl.String)
+    counts = hosts.value_counts().filter(pl.col("count") > host_cap)
+    spread = set(counts["host"].to_list())
+    of_host = {host: bucket(host, buckets) for host in hosts.unique().to_list()}
+    numbers = [bucket(url, buckets) if host in spread else of_host[host] for url, host in zip(urls, hosts, strict=True)]
+    return frame.with_columns(pl.Series("bucket", numbers, dtype=pl.Int32)), sorted(spread)
+
+
+def _host(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return ""

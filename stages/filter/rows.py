@@ -1,0 +1,180 @@
+"""What a scan of metadata hands on: rows that matched a keyword in one shape, whatever the source's layout."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from manifests.sources import SourceSpec
+from stages.filter.matcher import Matcher
+from stages.filter.values import canonical, number, pixels, word
+
+HITS: pa.Schema = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # position in the file, from 0
+        pa.field("url", pa.string()),  # as published; null where empty
+        pa.field("texts", pa.list_(pa.string()), nullable=False),  # the published text fields, a null one as ""
+        pa.field("text", pa.string(), nullable=False),  # texts that are not blank, joined
+        pa.field("matched", pa.list_(pa.string()), nullable=False),  # keywords, in the lexicon's order
+        pa.field("source_key", pa.string()),
+        pa.field("width", pa.int32()),  # pixels; null unless 1 or more
+        pa.field("height", pa.int32()),
+        pa.field("similarity", pa.float32()),
+        pa.field("nsfw", pa.float32()),
+        pa.field("nsfw_label", pa.string()),
+        pa.field("watermark", pa.float32()),
+        pa.field("licence", pa.string()),
+        pa.field("source_hash", pa.string()),
+        pa.field("source_hash_kind", pa.string()),
+        pa.field("lon", pa.float64()),  # degrees
+        pa.field("lat", pa.float64()),
+        pa.field("taken_at", pa.string()),
+        pa.field("extra", pa.string()),  # canonical JSON of the columns that have no field of their own
+    ]
+)
+"""Schema of `Scan.hits`."""
+
+_NUMBERS = ("similarity", "nsfw", "watermark", "lon", "lat")
+_PIXELS = ("width", "height")
+_WORDS = ("source_key", "nsfw_label", "licence", "source_hash", "taken_at")
+
+
+class MetadataError(ValueError):
+    """A metadata file that cannot be read, or that lacks what its source promises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One piece of a metadata file, scanned.
+
+    Attributes:
+        rows_seen: Rows of the piece: those without a keyword, the hits and the bad ones.
+        hits: The rows that matched, schema `HITS`, in file order.
+        bad: Rows that cannot be read: (position in the file, why), in file order.
+    """
+
+    rows_seen: int
+    hits: pa.Table
+    bad: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which columns of one file hold what.
+
+    Attributes:
+        text: Text columns, in the source's order.
+        fields: Field of `HITS` to column; only those the file has.
+        joiner: What joins the texts.
+        hash_kind: Kind of the digest in `source_hash`.
+    """
+
+    text: tuple[str, ...]
+    fields: Mapping[str, str]
+    joiner: str
+    hash_kind: str | None
+
+
+def resolve(spec: SourceSpec, names: Sequence[str], file: str) -> Layout:
+    """Find a source's columns in a file, by exact name first, then whatever the case.
+
+    Args:
+        spec: The source.
+        names: Column names of the file.
+        file: What to call the file in an error.
+
+    Returns:
+        The layout.
+
+    Raises:
+        MetadataError: A name stands twice, the url column is missing, or all text columns are.
+    """
+    if len(set(names)) != len(names):
+        raise MetadataError(f"{file}: a column name stands twice in {', '.join(names)}")
+    fields = {
+        field: found
+        for field, wanted in spec.columns.model_dump().items()
+        if (found := next((column for name in wanted if (column := _pick(name, names))), None))
+    }
+    text = tuple(dict.fromkeys(column for name in spec.text if (column := _pick(name, names))))
+    if "url" not in fields or not text:
+        lacking = "url column " + " or ".join(spec.columns.url) if text else "text column " + " or ".join(spec.text)
+        raise MetadataError(
+            f"{file}: no {lacking}, which source {spec.key} needs; its columns are {', '.join(names)}. "
+            "Check that the file belongs to this source, or name its columns in the recipe."
+        )
+    return Layout(text, fields, spec.text_joiner, spec.source_hash_kind)
+
+
+def _pick(wanted: str, names: Sequence[str]) -> str | None:
+    if wanted in names:
+        return wanted
+    return next((name for name in names if name.lower() == wanted.lower()), None)
+
+
+def flat_texts(values: Iterable[Any]) -> list[bytes]:
+    """Flatten the text fields of a row.
+
+    Args:
+        values: UTF-8 bytes, None, or lists of these, in the source's order.
+
+    Returns:
+        One text a field or list entry; a null is empty.
+    """
+    flat: list[bytes] = []
+    for value in values:
+        flat.extend(item or b"" for item in value) if isinstance(value, list) else flat.append(value or b"")
+    return flat
+
+
+def find(texts: list[bytes], layout: Layout, matcher: Matcher) -> tuple[str, tuple[str, ...]]:
+    """Join the texts of a row and find its keywords.
+
+    Args:
+        texts: Its texts (`flat_texts`); bytes that are no UTF-8 read as U+FFFD here.
+        layout: The file's columns.
+        matcher: The keywords.
+
+    Returns:
+        The texts that are not blank, joined; and the keywords, empty when none matches.
+    """
+    decoded = (text.decode(errors="replace") for text in texts)
+    joined = layout.joiner.join(text for text in decoded if text.strip())
+    return joined, matcher.keywords(joined)
+
+
+def make_hit(
+    row: int, texts: list[bytes], found: tuple[str, tuple[str, ...]], raw: Mapping[str, object], layout: Layout
+) -> dict[str, Any]:
+    """Bring a row that matched into the shape of `HITS`.
+
+    Args:
+        row: Position in the file.
+        texts: Its texts (`flat_texts`).
+        found: Joined text and keywords (`find`).
+        raw: Its other columns by name.
+        layout: The file's columns.
+
+    Returns:
+        The row.
+
+    Raises:
+        ValueError: A text or the url is not UTF-8.
+    """
+    text, matched = found
+    value = {field: raw[column] for field, column in layout.fields.items()}
+    used = {*layout.text, *layout.fields.values()}
+    source_hash = word(value.get("source_hash"))
+    return {
+        "row": row,
+        "url": word(value["url"]),
+        "texts": [raw_text.decode() for raw_text in texts],
+        "text": text,
+        "matched": list(matched),
+        **{field: word(value.get(field)) for field in _WORDS},
+        **{field: number(value.get(field)) for field in _NUMBERS},
+        **{field: pixels(value.get(field)) for field in _PIXELS},
+        "source_hash_kind": layout.hash_kind if source_hash else None,
+        "extra": canonical({name: item for name, item in raw.items() if name not in used}),
+    }

@@ -1,0 +1,120 @@
+"""The image store: downloaded bytes in one tar per partition, read back by coalesced ranges and checked by digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from manifests.store import Store
+from stages.step import CorruptFileError
+from stages.tars import BLOCK_BYTES, TarWriter
+
+EXTENSIONS = MappingProxyType(
+    {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif", "bmp": "bmp", "tiff": "tif", "empty": "bin"}
+)
+"""Media type to file extension; an answer without a body is kept as an empty file."""
+
+# A gap of this size costs less to read over than another request does.
+_GAP_BYTES = 64 << 10
+_RANGE_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the bytes of an image lie.
+
+    Attributes:
+        tar: Path of the tar below the workdir.
+        offset: Of the body, in bytes.
+        length: Of the body, in bytes.
+        sha256: Of the body.
+    """
+
+    tar: str
+    offset: int
+    length: int
+    sha256: str
+
+
+class Spool:
+    """Bodies as they come, each distinct one once; then a tar of them sorted by digest.
+
+    Bodies lie in one scratch file, so that memory does not grow with the partition.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "bodies.spool"
+        self._file = self._path.open("w+b")
+        self._places: dict[str, tuple[int, int, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, body: bytes, suffix: str) -> str:
+        """Keep a body and return its sha256; ``suffix`` is its file extension."""
+        sha256 = hashlib.sha256(body).hexdigest()
+        if sha256 not in self._places:
+            self._places[sha256] = (self._file.seek(0, 2), len(body), suffix)
+            self._file.write(body)
+        return sha256
+
+    def read(self, sha256: str) -> bytes:
+        """Return a body that was added."""
+        start, length, _ = self._places[sha256]
+        self._file.seek(start)
+        return self._file.read(length)
+
+    def write_tar(self, path: Path) -> dict[str, int]:
+        """Write the tar and return the offset of every body by sha256."""
+        offsets: dict[str, int] = {}
+        with TarWriter(path) as tar:
+            for sha256, (_, _, suffix) in sorted(self._places.items()):
+                offsets[sha256] = tar.add(f"{sha256}.{suffix}", self.read(sha256))
+        return offsets
+
+    def close(self) -> None:
+        """Let go of the scratch file."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def read_images(store: Store, places: Sequence[Place]) -> Iterator[tuple[int, bytes]]:
+    """Yield (index into ``places``, bytes) in order of tar and offset; neighbours are read in one range.
+
+    Raises:
+        CorruptFileError: If a tar is gone or short, or a body is not what its digest says.
+    """
+    for run in _runs(places):
+        first, last = places[run[0]], places[run[-1]]
+        length = last.offset + last.length - first.offset
+        try:
+            block = store.read_range(first.tar, first.offset, length)
+        except FileNotFoundError as error:
+            raise CorruptFileError(first.tar, "is not there") from error
+        for index in run:
+            place = places[index]
+            body = block[place.offset - first.offset :][: place.length]
+            if hashlib.sha256(body).hexdigest() != place.sha256:
+                raise CorruptFileError(place.tar, f"{place.length} bytes at {place.offset} are not {place.sha256[:12]}")
+            yield index, body
+
+
+def _runs(places: Sequence[Place]) -> Iterable[list[int]]:
+    """Group indices of ``places`` into ranges worth one read each."""
+    order = sorted(range(len(places)), key=lambda i: (places[i].tar, places[i].offset))
+    run: list[int] = []
+    for index in order:
+        place = places[index]
+        if run:
+            first, last = places[run[0]], places[run[-1]]
+            near = place.offset - (last.offset + last.length) <= _GAP_BYTES + BLOCK_BYTES
+            small = place.offset + place.length - first.offset <= _RANGE_BYTES
+            if place.tar != first.tar or not near or not small:
+                yield run
+                run = []
+        run.append(index)
+    if run:
+        yield run

@@ -1,0 +1,1 @@
+"""Split, tars, metafiles, checksums: the release."""

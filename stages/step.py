@@ -1,0 +1,214 @@
+"""What a stage author writes: a `Step` with one pure method, and what that method is handed and hands back.
+
+A map step's ``process`` sees one partition, a reduce step's all partitions of its input. It never lists files, never
+reads a manifest, never asks for time or randomness: what it needs is in the `Task` or read through `Tables`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar, Literal, Protocol
+
+import polars as pl
+
+from manifests.canonical import JsonValue
+from manifests.recipe import Settings
+from manifests.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A declared upstream output.
+
+    Attributes:
+        step: ``<stage>.<step>`` that makes it.
+        table: Its output name.
+        scope: What a map step sees of it: the output for its own partition, or all partitions. Reduce steps see all.
+    """
+
+    step: str
+    table: str
+    scope: Literal["partition", "all"] = "partition"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One unit of work.
+
+    Attributes:
+        step: ``<stage>.<step>``.
+        partition: Its name; ``all`` for reduce steps.
+        settings: The recipe keys that the step declared.
+        params: What the planner knows of this partition, e.g. a metadata file and its row groups.
+        final: Whether this is the last round: what is deferred now has failed.
+        scratch: An empty local folder of its own, removed afterwards.
+    """
+
+    step: str
+    partition: str
+    settings: Settings
+    params: Mapping[str, JsonValue]
+    final: bool
+    scratch: Path
+
+    def data_path(self, name: str, sha256: str, suffix: str) -> str:
+        """Return where a data file of this task is stored: named by content, never overwritten."""
+        return f"data/{self.step}/{self.partition}/{name}-{sha256[:12]}.{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An upstream file that is no table: where it is and what was recorded of it."""
+
+    partition: str
+    path: str
+    sha256: str
+    bytes: int
+    rows: int
+
+
+class Tables(Protocol):
+    """Read access to a task's declared inputs."""
+
+    @property
+    def store(self) -> Store:
+        """The workdir, for ranges of stored images and for metadata files."""
+
+    def frame(self, step: str, table: str) -> pl.DataFrame:
+        """Return the rows of an input, all its partitions in order of name."""
+
+    def partitions(self, step: str, table: str) -> list[tuple[str, pl.DataFrame]]:
+        """Return the rows of an input by partition, in order of name."""
+
+    def files(self, step: str, output: str) -> list[StoredFile]:
+        """Return the files of an input, by partition in order of name."""
+
+
+class PriorCommit(Protocol):
+    """One earlier commit of the same step."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings it was made under."""
+
+    def frame(self, table: str) -> pl.DataFrame:
+        """Return the rows of one of its outputs."""
+
+    def ledger(self) -> pl.DataFrame:
+        """Return its ledger rows that may be taken over: never deferred ones, and no failed ones in a retry."""
+
+
+class Prior(Protocol):
+    """What this step did before under an equal row fingerprint, the current commit first."""
+
+    def commits(self) -> list[PriorCommit]:
+        """Return the earlier commits; tables are read when asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output of a task: a table, or a file.
+
+    Attributes:
+        name: A name the step declares in ``outputs``.
+        frame: The rows, of the declared table.
+        partition: The downstream partition it is for, None if for all.
+        file: A file in scratch, for what is no table.
+        path: Where the file is stored; under ``release/`` it replaces what is there.
+        rows: Members of the file.
+    """
+
+    name: str
+    frame: pl.DataFrame | None = None
+    partition: str | None = None
+    file: Path | None = None
+    path: str = ""
+    rows: int = 0
+
+
+@dataclass(slots=True)
+class Result:
+    """What ``process`` hands back; the worker stores it and the driver checks that the books close.
+
+    Attributes:
+        outputs: Tables and files.
+        ledger: The rows that left.
+        seen: Rows in, per source, counted on the input.
+        kept: Rows kept, per source, counted on the output.
+        counted: Rows that left without a ledger row (reasons that are counted only), per source and reason.
+        facts: Small values for reports.
+        pointed: Paths of earlier files of this step that the outputs still point into.
+    """
+
+    outputs: list[Output]
+    ledger: pl.DataFrame
+    seen: dict[str, int]
+    kept: dict[str, int]
+    counted: dict[str, dict[str, int]] = field(default_factory=dict)
+    facts: dict[str, JsonValue] = field(default_factory=dict)
+    pointed: list[str] = field(default_factory=list)
+
+
+class Step(ABC):
+    """One step of a stage.
+
+    Attributes:
+        name: ``<stage>.<step>``.
+        kind: ``map`` or ``reduce``.
+        VERSION: Raised when the rows it makes change; part of the fingerprint.
+        reads: Recipe keys its rows depend on, dotted; part of the fingerprint.
+        asks: Recipe keys it needs that its rows do not depend on (network, scratch); not in the fingerprint.
+        inputs: Upstream outputs it reads.
+        outputs: Names of what it makes.
+        keeps: The output that holds the rows kept, one row each.
+        schemas: Output to declared table, where the names differ.
+        carries: Whether rows done before are taken over (`Prior`).
+        recording: Whether rows are what the world answered, so that its code is no part of the row fingerprint.
+        releases: Whether it writes into ``release/``.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[Literal["map", "reduce"]]
+    VERSION: ClassVar[int]
+    reads: ClassVar[tuple[str, ...]] = ()
+    asks: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[tuple[Input, ...]] = ()
+    outputs: ClassVar[tuple[str, ...]] = ()
+    keeps: ClassVar[str] = ""
+    schemas: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    carries: ClassVar[bool] = False
+    recording: ClassVar[bool] = False
+    releases: ClassVar[bool] = False
+
+    @abstractmethod
+    def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
+        """Do the work of one partition."""
+
+    def profile(self) -> dict[str, str]:
+        """Return what decoded or computed numbers depend on, e.g. codec versions."""
+        return {}
+
+    def pins(self, settings: Settings, params: Mapping[str, JsonValue]) -> dict[str, str]:
+        """Return pinned inputs (lexicon, source description) and their content digests."""
+        del settings, params
+        return {}
+
+
+class CorruptFileError(Exception):
+    """A stored file whose bytes are not what was recorded.
+
+    Attributes:
+        path: Path below the workdir.
+    """
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(path, detail)
+        self.path = path
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.detail}"

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import manifests
+from manifests.sources import PUB11, Published, SourceSpec, load_source, load_sources
+
+FOLDER = Path(manifests.__file__).parent / "sources"
+MINIMAL = {"key": "mine", "name": "Mine", "format": "parquet", "columns": {"url": ["u"]}, "text": ["t"]}
+
+
+def test_every_source_loads_in_the_published_order():
+    sources = load_sources()
+    assert tuple(sources) == PUB11
+    assert [spec.key for spec in sources.values()] == list(PUB11)
+    assert [spec.name for spec in sources.values()] == [
+        "LAION2B", "COYO700M", "LAIONCOCO", "LAION400M", "WIT", "YFCC15M", "CC12M", "RedCaps", "CC3M", "SBU", "VG",
+    ]  # fmt: skip
+    amounts = [spec.published.amount for spec in sources.values()]
+    assert amounts == sorted(amounts, reverse=True)
+    for spec in sources.values():
+        assert spec.subset == "pub11"
+        assert spec.licence
+        assert spec.credit
+        assert spec.home
+        assert spec.availability
+
+
+def test_which_sources_can_be_read():
+    readable = {key for key, spec in load_sources().items() if spec.readable}
+    assert readable == {"laion2b", "coyo700m", "laioncoco", "laion400m", "cc12m", "cc3m"}
+
+
+def test_the_two_conceptual_captions_have_their_columns_the_other_way_round():
+    sources = load_sources()
+    assert sources["cc3m"].tsv_columns == ("caption", "url")
+    assert sources["cc12m"].tsv_columns == ("url", "caption")
+
+
+@pytest.mark.parametrize("key", PUB11)
+def test_each_published_row_adds_up(key):
+    row = load_sources()[key].published
+    assert row.remain == row.download - row.invalid - row.duplicate - row.outlier
+    assert row.amount >= row.after_keyword >= row.download
+    unit = {"B": 1_000_000_000, "M": 1_000_000}[row.amount_text[-1]]
+    assert row.amount == round(float(row.amount_text[:-1]) * unit)
+
+
+def test_the_published_rows_add_up_to_the_published_total():
+    rows = [spec.published for spec in load_sources().values()]
+    totals = {name: sum(getattr(row, name) for row in rows) for name in Published.model_fields if name != "amount_text"}
+    assert totals == {
+        "amount": 4_201_400_000,
+        "after_keyword": 6_121_583,
+        "download": 5_244_251,
+        "invalid": 236,
+        "duplicate": 1_224_790,
+        "outlier": 1_011_416,
+        "remain": 3_007_809,
+    }
+
+
+def test_the_digest_sees_how_rows_are_read_and_nothing_else():
+    spec = SourceSpec.model_validate(MINIMAL)
+    assert SourceSpec.model_validate(MINIMAL | {"credit": "someone", "name": "Other"}).digest == spec.digest
+    assert SourceSpec.model_validate(MINIMAL | {"text": ["t", "u"]}).digest != spec.digest
+    assert len({spec.digest for spec in load_sources().values()}) == len(PUB11)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"colour": "red"}, "Extra inputs"),
+        ({"columns": {"url": ["u"], "sise": ["s"]}}, "Extra inputs"),
+        ({"key": "no spaces"}, "pattern"),
+        ({"columns": {}}, "name the url column"),
+        ({"text": []}, "at least one text column"),
+        ({"format": "tsv"}, "tsv_columns"),
+        ({"tsv_columns": ["a"]}, "tsv_columns"),
+        ({"format": "tsv", "tsv_columns": ["u", "u"]}, "twice"),
+        ({"columns": {"url": ["u"], "source_hash": ["h"]}}, "source_hash_kind"),
+        ({"text_joiner": " - "}, "punctuation"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_refused(change, words):
+    with pytest.raises(ValidationError, match=words):
+        SourceSpec.model_validate(MINIMAL | change)
+
+
+def test_a_file_of_ones_own_loads_too(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('key = "mine"\nname = "Mine"\nformat = "parquet"\ntext = ["t"]\n[columns]\nurl = ["u"]\n')
+    spec = load_source(path)
+    assert spec.published is None
+    assert spec.readable
+    assert spec == SourceSpec.model_validate(MINIMAL)
