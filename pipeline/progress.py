@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import cast
 
@@ -19,18 +19,28 @@ from pipeline.events import Event
 _LINE_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Books:
+    """The rows of one partition's newest commit, over all sources."""
+
+    seen: int
+    kept: int
+    left: int
+    deferred: int
+
+
 @dataclass(slots=True)
 class _StepProgress:
     partitions: int = 0
     done: int = 0
     before: int = 0
-    rows: int = 0
-    kept: int = 0
-    left: int = 0
-    deferred: int = 0
     failed: int = 0
     started_s: float = 0.0
     ended_s: float = 0.0
+    books: dict[str, _Books] = field(default_factory=dict)
+
+    def total(self, name: str) -> int:
+        return sum(int(getattr(books, name)) for books in list(self.books.values()))
 
     @property
     def seconds(self) -> float:
@@ -38,7 +48,7 @@ class _StepProgress:
 
     @property
     def rate(self) -> float:
-        return self.rows / self.seconds if self.seconds > 0 else 0.0
+        return self.total("seen") / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def eta_s(self) -> float | None:
@@ -84,7 +94,9 @@ class Progress:
                 step.done = step.before = cast("int", event["done"])
                 step.ended_s = 0.0
             case "partition_done":
-                self._add(self._steps[str(event["step"])], cast("dict[str, dict[str, object]]", event["rows"]))
+                step = self._steps[str(event["step"])]
+                step.done += 1
+                step.books[str(event["partition"])] = _books(cast("dict[str, dict[str, object]]", event["rows"]))
             case "step_finished":
                 self._finish(str(event["step"]))
             case "partition_failed" | "partition_retried":
@@ -98,15 +110,6 @@ class Progress:
                 self._say(f"{event['step']} not run: waits for {', '.join(waiting[:3])}{' ...' if waiting[3:] else ''}")
             case "note":
                 self._say(str(event["text"]))
-
-    def _add(self, step: _StepProgress, rows: dict[str, dict[str, object]]) -> None:
-        step.done += 1
-        for counts in rows.values():
-            step.rows += cast("int", counts["in"])
-            step.kept += cast("int", counts["kept"])
-            step.left += sum(cast("dict[str, int]", counts["dropped"]).values())
-            step.left += sum(cast("dict[str, int]", counts["failed"]).values())
-            step.deferred += sum(cast("dict[str, int]", counts["deferred"]).values())
 
     def _finish(self, name: str) -> None:
         step = self._steps.get(name)
@@ -129,10 +132,10 @@ class Progress:
 
     def _line(self, name: str, step: _StepProgress) -> str:
         eta = f", {step.eta_s:.0f} s left" if step.eta_s is not None else ""
-        deferred = f", {step.deferred:,} deferred" if step.deferred else ""
+        deferred = f", {step.total('deferred'):,} deferred" if step.total("deferred") else ""
         return (
-            f"{name}: {step.done}/{step.partitions} partitions, {step.rows:,} rows in {step.seconds:.1f} s "
-            f"({step.rate:,.0f}/s), {step.kept:,} kept, {step.left:,} left{deferred}{eta}"
+            f"{name}: {step.done}/{step.partitions} partitions, {step.total('seen'):,} rows in {step.seconds:.1f} s "
+            f"({step.rate:,.0f}/s), {step.total('kept'):,} kept, {step.total('left'):,} left{deferred}{eta}"
         )
 
     def _table(self) -> Group:
@@ -141,11 +144,24 @@ class Progress:
             table.add_column(column, justify="left" if column == "step" else "right")
         for name, step in list(self._steps.items()):
             eta = "" if step.eta_s is None else f"{step.eta_s:.0f} s"
-            cells = (step.rows, step.rate, step.kept, step.left, step.deferred)
+            cells = (step.total("seen"), step.rate, *(step.total(n) for n in ("kept", "left", "deferred")))
             numbers = [f"{value:,.0f}" for value in cells]
             failed = f" ({step.failed} failed)" if step.failed else ""
             table.add_row(name, f"{step.done}/{step.partitions}{failed}", *numbers, f"{step.seconds:.1f} s", eta)
         return Group(table)
+
+
+def _books(rows: dict[str, dict[str, object]]) -> _Books:
+    classes = [
+        {c: sum(cast("dict[str, int]", r[c]).values()) for c in ("dropped", "failed", "deferred")}
+        for r in rows.values()
+    ]
+    return _Books(
+        seen=sum(cast("int", r["in"]) for r in rows.values()),
+        kept=sum(cast("int", r["kept"]) for r in rows.values()),
+        left=sum(c["dropped"] + c["failed"] for c in classes),
+        deferred=sum(c["deferred"] for c in classes),
+    )
 
 
 def stderr_say(text: str) -> None:

@@ -34,7 +34,7 @@ def geotagged(lat=(41, 30, 0), lon=(2, 15, 36), refs=("N", "W"), orientation=6):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     exif[ExifTags.IFD.GPSInfo] = {
-        1: refs[0], 2: tuple(rational(x) for x in lat), 3: refs[1], 4: tuple(rational(x) for x in lon)
+        1: refs[0], 2: tuple(map(rational, lat)), 3: refs[1], 4: tuple(map(rational, lon))
     }  # fmt: skip
     return exif
 
@@ -48,7 +48,9 @@ BODIES["bilevel"] = encode(picture(mode="1"), "TIFF", compression="group4")
 BODIES["progressive"] = encode(picture(), "JPEG", progressive=True)
 BODIES["geotagged"] = encode(picture(), "JPEG", exif=geotagged())
 BODIES["png with exif"] = encode(picture(), "PNG", exif=geotagged())
-BODIES["animation"] = encode(picture(), "GIF", save_all=True, append_images=[picture(60, 45, "L")] * 2)
+BODIES["animation"] = encode(
+    picture(), "GIF", save_all=True, append_images=[picture().rotate(180), picture().rotate(90)]
+)
 BODIES["pages"] = encode(picture(), "TIFF", save_all=True, append_images=[picture(20, 20)])
 BODIES["turned tiff"] = encode(picture(), "TIFF", exif=geotagged().tobytes())
 
@@ -96,7 +98,7 @@ def test_exif_is_read_and_not_applied(name):
     [
         {"lat": (91, 0, 0)}, {"lat": (90, 0, 1)}, {"lon": (180, 0, 1)}, {"lat": (41, 60, 0)}, {"lat": (41, 0, 60)},
         {"lat": (41, 30)}, {"refs": ("X", "W")}, {"refs": ("N", "")}, {"refs": ("NS", "W")},
-        {"lat": (float("nan"), 0, 0)},
+        {"lat": (TiffImagePlugin.IFDRational(0, 0), 0, 0)},
     ],
 )  # fmt: skip
 def test_malformed_gps_counts_as_absent(changed):

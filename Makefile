@@ -1,0 +1,58 @@
+# With python3 (3.11 or newer) and make alone: `make run` sets up and builds the miniature RS5M, `make test` sets up and tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: run test check format bench chaos ack-step clean help
+
+help:
+	@echo "make run    set up and build the miniature RS5M into build/mini, then print its funnel"
+	@echo "make test   set up and run the tests"
+	@echo "make check  formatting, lint, types"
+	@echo "make bench  measure each stage against its floor and against peers"
+	@echo "make chaos  25 random kills of the mini build, resumed to the same bytes"
+
+run: $(VENV)/.run-ready
+	@$(BIN)/python -m pipeline.world.wheels
+	$(BIN)/rs5m-build run
+	@$(BIN)/rs5m-build report
+
+test: $(VENV)/.test-ready
+	@$(BIN)/python -m pipeline.world.wheels
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test-ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test-ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.test-ready
+	$(BIN)/python benchmarks/bench_filter.py
+	$(BIN)/python benchmarks/bench_fetch.py
+	$(BIN)/python benchmarks/bench_phash.py
+	$(BIN)/python benchmarks/bench_neardup.py
+
+chaos: $(VENV)/.test-ready
+	@$(BIN)/python -m pipeline.world.wheels
+	$(BIN)/python benchmarks/chaos.py
+
+ack-step: $(VENV)/.test-ready
+	$(BIN)/python -m manifests.steplock ack $(NAME)
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@start=$$(date +%s); $(PIP) --editable . && echo "set up in $$(( $$(date +%s) - start )) s, $$(du -sm $(VENV) | cut -f1) MB in $(VENV)" && touch $@
+
+$(VENV)/.test-ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@start=$$(date +%s); $(PIP) --editable '.[test]' && echo "set up in $$(( $$(date +%s) - start )) s, $$(du -sm $(VENV) | cut -f1) MB in $(VENV)" && touch $@ $(VENV)/.run-ready
