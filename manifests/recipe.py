@@ -77,7 +77,7 @@ class Dedup(_Table):
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
     order: list[str] = ["laion2b,laion400m,coyo700m", "*", "laioncoco"]
     confirm: Literal["thumbnail", "none"] = "thumbnail"
-    confirm_levels: Annotated[float, Field(ge=0, le=255)] = 8.0
+    confirm_levels: Annotated[float, Field(ge=0, le=255)] = 6.0
 
 
 class Shard(_Table):

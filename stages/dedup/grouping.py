@@ -122,7 +122,7 @@ def _check(rows: pl.DataFrame, confirm_levels: float) -> None:
 
 
 def _ranked(rows: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
-    """The rows without thumbnails, best rank first; `row` is where each stood."""
+    """The rows without thumbnails, best rank first: `rank` counts from 0, `row` is where each stood."""
     tier = tiers(order, rows["source"].unique().to_list())
     return (
         rows.select(*(column for column in COLUMNS if column != "thumbnail"))
@@ -132,14 +132,15 @@ def _ranked(rows: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
             pl.Series("url_key", [normalise(url) for url in rows["url"]], dtype=pl.String),
         )
         .sort("tier", "sample_id")
+        .with_row_index("rank")
     )
 
 
 def _first_with(ranked: pl.DataFrame, key: str) -> Rows:
     """For every row the best-ranked row of equal key; itself where the key is empty."""
-    rank = pl.int_range(pl.len(), dtype=pl.Int64)
+    rank = pl.col("rank")
     first = pl.when(pl.col(key) == "").then(rank).otherwise(rank.min().over(key))
-    return ranked.select(first).to_series().to_numpy()
+    return ranked.select(first.cast(pl.Int64)).to_series().to_numpy()
 
 
 def _components(same_url: Rows, same_bytes: Rows) -> Rows:
@@ -180,7 +181,7 @@ def _ties(representative: Rows, same_url: Rows, same_bytes: Rows) -> tuple[Rows,
 
 def _thumbnails(column: pl.Series) -> NDArray[np.uint8]:
     """The thumbnails as one uint8 table [N, pixels], without a copy where polars holds them as arrays."""
-    values = column.explode(empty_as_null=False) if len(column) else pl.Series([], dtype=pl.UInt8)
+    values = column.explode() if len(column) else pl.Series([], dtype=pl.UInt8)
     flat: NDArray[np.uint8] = values.to_numpy()
     if flat.dtype != np.uint8 or (len(column) and len(flat) % len(column)):
         raise ValueError("thumbnails must be uint8 and all of one length")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 SIDE = 32
 _LOW = 8
+_MIDDLE = _LOW * _LOW // 2
 _ODD_COLUMNS = np.where(np.arange(_LOW) % 2 == 1, -1.0, 1.0)
 
 
@@ -38,8 +39,8 @@ def phash_d4(luma32: NDArray[np.uint8]) -> tuple[int, ...]:
     Entry k (0 to 3) is the hash of `np.rot90(luma32, k)`, entry 4 + k that of `np.rot90(np.fliplr(luma32), k)`; entry 0
     equals `phash`. A reflection changes the sign of every odd frequency along its axis and a quarter turn transposes as
     well, so no other picture is transformed. Against hashing the turned picture itself the result differs only where a
-    frequency equals the median to within rounding, as in pictures with an exact symmetry or very few grey levels;
-    ordinary pictures agree bit for bit.
+    frequency equals the median to within rounding, as in pictures made of even blocks or of a plain gradient
+    (at most 8 bits were seen to differ); noise, stripes, flat and real pictures agreed bit for bit.
 
     Args:
         luma32: grey levels, uint8, shape [32, 32].
@@ -85,5 +86,6 @@ def _low_frequencies(luma32: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _bits(low: NDArray[np.float64]) -> int:
-    above = low > np.median(low)
+    middle = np.partition(low, (_MIDDLE - 1, _MIDDLE), axis=None)[_MIDDLE - 1 : _MIDDLE + 1]
+    above = low > (middle[0] + middle[1]) / 2  # np.median of 64 numbers, without its checks
     return int.from_bytes(np.packbits(above).tobytes(), "big")

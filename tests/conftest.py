@@ -1,0 +1,55 @@
+"""Shared builds: the nano world is built once a session, and so is one whole build over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from manifests.store import Store
+from pipeline.world.build import build_world
+from pipeline.workdir import open_workdir
+from tests.world_building import Snapshot, Workdir
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
+    """A workdir with a world and nothing else; copy it, never run in it."""
+    path = tmp_path_factory.mktemp("bare") / "work"
+    (path / "world").mkdir(parents=True)
+    build_world("nano", path / "world", lambda _: None)
+    open_workdir(Store(str(path)), "nano", create=True)
+    return Workdir(path)
+
+
+@pytest.fixture(scope="session")
+def built(bare: Workdir, tmp_path_factory: pytest.TempPathFactory) -> Workdir:
+    """An undisturbed build with one worker; copy it, never run in it."""
+    workdir = bare.copy(tmp_path_factory.mktemp("built") / "work")
+    assert workdir.run().exit_code == 0
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def reference(built: Workdir) -> Snapshot:
+    """What the undisturbed build came to."""
+    return built.snapshot()
+
+
+@pytest.fixture
+def fresh(bare: Workdir, tmp_path: Path) -> Workdir:
+    """A workdir of the test's own with a world and nothing built."""
+    return bare.copy(tmp_path / "fresh")
+
+
+@pytest.fixture
+def settled(built: Workdir, tmp_path: Path) -> Workdir:
+    """A workdir of the test's own that is settled."""
+    return built.copy(tmp_path / "settled")
+
+
+@pytest.fixture
+def workdirs(bare: Workdir, tmp_path: Path) -> Callable[[str], Workdir]:
+    """Makes further workdirs of the test's own with nothing built."""
+    return lambda name: bare.copy(tmp_path / name)

@@ -1,0 +1,133 @@
+"""The books close: every row that comes in is kept or stands in the ledger, once, per source and step."""
+
+from collections import Counter
+
+import polars as pl
+import pytest
+
+from manifests.reasons import reasons
+from pipeline.line import LINE
+from pipeline.runner import Runner
+from stages.dedup.inspect import Inspect
+from stages.filter.pool import Pool
+from stages.shard.pack import Pack
+
+# Per step: where the ids it is given stand, and where the ids it keeps stand, as (step, output).
+MOVES = {
+    "filter.pool": (("filter.match", "candidates"), ("filter.pool", "candidates")),
+    "download.fetch": (("filter.pool", "candidates"), ("download.fetch", "fetched")),
+    "dedup.inspect": (("download.fetch", "fetched"), ("dedup.inspect", "inspected")),
+    "dedup.cluster": (("dedup.inspect", "inspected"), ("dedup.cluster", "survivors")),
+    "shard.plan": (("dedup.cluster", "survivors"), ("shard.plan", "samples")),
+    "shard.pack": (("shard.plan", "samples"), ("shard.pack", "packed")),
+    "shard.index": (("shard.pack", "packed"), None),
+}
+
+
+def _ledger(workdir, step):
+    files = {m.ledger.path for key, m in workdir.manifests().items() if key.startswith(f"{step}/")}
+    return pl.concat([pl.read_parquet(workdir.path / file) for file in sorted(files)])
+
+
+def _released(workdir):
+    return pl.read_parquet(workdir.path / "release/metafile/samples.parquet")
+
+
+def test_every_step_of_the_line_is_looked_at():
+    assert {step.name for step in LINE} == {"filter.match", *MOVES}
+
+
+@pytest.mark.parametrize("step", list(MOVES))
+def test_ids_in_are_ids_kept_and_ids_in_the_ledger(built, step):
+    given, kept = MOVES[step]
+    before = Counter(built.table(*given)["sample_id"])
+    after = Counter((built.table(*kept) if kept else _released(built))["sample_id"])
+    left = Counter(_ledger(built, step)["sample_id"])
+    assert before == after + left
+    if step != "filter.pool":  # a row that repeats an id leaves it to the one that stays
+        assert not after & left
+
+
+@pytest.mark.parametrize("step", [step.name for step in LINE])
+def test_counts_of_the_manifests_are_counts_of_the_tables(built, step):
+    books = [m.rows for key, m in built.manifests().items() if key.startswith(f"{step}/")]
+    listed = Counter((row["source"], row["class"], row["reason"]) for row in _ledger(built, step).to_dicts())
+    booked = Counter()
+    for source, counts in [item for book in books for item in book.items()]:
+        assert counts.seen == counts.kept + counts.left
+        for kind in ("dropped", "failed", "deferred"):
+            booked.update({(source, kind, reason): rows for reason, rows in getattr(counts, kind).items()})
+    counted_only = {key: rows for key, rows in booked.items() if not reasons()[key[2]].in_ledger}
+    assert {key: rows for key, rows in booked.items() if key not in counted_only} == listed
+
+
+def test_what_filter_saw_is_what_the_metadata_holds_and_what_the_world_says_of_each_row(built):
+    truth = pl.read_parquet(built.path / "world/truth.parquet")
+    seen = Counter()
+    for key, manifest in built.manifests().items():
+        if key.startswith("filter.match/"):
+            seen.update({source: counts.seen for source, counts in manifest.rows.items()})
+    assert seen == Counter(truth["source"])
+
+
+def test_every_row_ends_as_the_world_planned_it(built):
+    truth = pl.read_parquet(built.path / "world/truth.parquet").filter(pl.col("url").is_not_null())
+    ended = {(row["source"], row["url"]): {"released"} for row in _released(built).to_dicts()}
+    urls = dict(built.table("filter.match", "candidates").select("sample_id", "url").iter_rows())
+    for step in LINE:
+        for row in _ledger(built, step.name).to_dicts():
+            key = (row["source"], row["url"] or urls.get(row["sample_id"]))
+            ended.setdefault(key, set()).add(row["reason"])
+    for row in truth.to_dicts():
+        states = ended.get((row["source"], row["url"]), {"filter.no_keyword"})
+        if row["expected"] == "cluster":
+            copies = {"dedup.same_url", "dedup.same_bytes", "dedup.near_duplicate"}
+            assert states & (copies | {"released"}), row
+        else:
+            assert row["expected"] in states, row
+
+
+class _Losing:
+    """A step that forgets its last row."""
+
+    def process(self, task, tables, prior):
+        result = super().process(task, tables, prior)
+        for output in result.outputs:
+            if output.name == self.keeps and output.frame is not None and output.frame.height:
+                object.__setattr__(output, "frame", output.frame[:-1])
+                break
+        return result
+
+
+class _Hiding(_Losing):
+    """A step that forgets its last row and counts as if it had not come in."""
+
+    def process(self, task, tables, prior):
+        result = super().process(task, tables, prior)
+        source = sorted(result.seen)[0]
+        result.seen[source] -= 1
+        result.kept[source] -= 1
+        return result
+
+
+@pytest.mark.parametrize("step", [Pool, Inspect, Pack])
+def test_a_step_that_loses_a_row_is_refused(fresh, monkeypatch, step):
+    step = type(step.__name__, (_Losing, step), {})()
+    _replace(monkeypatch, step)
+    ended = fresh.run()
+    assert ended.exit_code == 4
+    assert step.name in ended.summary.broken
+    assert "the books say" in ended.summary.broken
+    assert not any(key.startswith(step.name) for key in fresh.manifests())
+    assert not (fresh.path / "release/checksums.sha256").exists()
+    monkeypatch.undo()
+    assert fresh.run().exit_code == 0
+
+
+def _replace(monkeypatch, step):
+    import pipeline.line as line
+    import pipeline.runner as runner
+    del runner
+    monkeypatch.setitem(line._BY_NAME, step.name, step)
+
+
