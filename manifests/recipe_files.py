@@ -7,16 +7,15 @@ refused with the nearest known one. ``[provenance]`` says of each key where its 
 from __future__ import annotations
 
 import difflib
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from manifests.canonical import JsonValue
 from manifests.recipe import Recipe, Source
 
 _MAX_DEPTH = 8
@@ -69,10 +68,7 @@ def dump_recipe(recipe: Recipe) -> str:
     """Return the resolved recipe as TOML that `parse_recipe` reads back to an equal recipe."""
     document = recipe.model_dump(mode="json", exclude_none=True)
     head = {"name": document.pop("name"), "seed": document.pop("seed")}
-    lines = _toml_table("recipe", head)
-    for table, body in document.items():
-        lines += _toml_table(table, body)
-    return "\n".join(lines) + "\n"
+    return tomli_w.dumps({"recipe": head, **document})
 
 
 def provenance(name: str) -> dict[str, str]:
@@ -168,28 +164,3 @@ def _keys(prefix: str, model: type[BaseModel]) -> list[str]:
         inner = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel) and name != "sources"), None)
         found += [f"{prefix}{name}", *(_keys(f"{prefix}{name}.", inner) if inner else [])]
     return found
-
-
-def _toml_table(name: str, body: Mapping[str, JsonValue]) -> list[str]:
-    plain = {k: v for k, v in body.items() if not _is_table(k, v)}
-    lines = [f"[{name}]", *(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in plain.items()), ""]
-    for key, value in body.items():
-        if _is_table(key, value) and isinstance(value, dict):
-            lines += _toml_table(f"{name}.{_toml_key(key)}", value)
-    return lines
-
-
-def _is_table(key: str, value: object) -> bool:
-    return isinstance(value, dict) and key != "resolve"
-
-
-def _toml_key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
-
-
-def _toml_value(value: JsonValue) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)

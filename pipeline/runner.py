@@ -238,6 +238,13 @@ class Runner:
     def _closed(self, step: Step, plan: PartitionPlan, outcome: Outcome) -> Manifest:
         """Check the closing law and return the manifest. Raises BooksDoNotCloseError."""
         books = close_books(plan.name, outcome.seen, outcome.kept, outcome.left, outcome.counted)
+        if step.inputs:  # what came in is known without the step's word: upstream's receipts say it
+            first = (step.inputs[0].step, step.inputs[0].table)
+            given = sum(i.file.rows for i in plan.inputs if (i.step, i.table) == first)
+            if given != sum(outcome.seen.values()):
+                raise BooksDoNotCloseError(
+                    f"{plan.name}: {first[0]} handed over {given} rows, the books say {sum(outcome.seen.values())}"
+                )
         kept = sum(o.rows for o in outcome.outputs if o.name == step.keeps)
         if kept != sum(outcome.kept.values()):
             raise BooksDoNotCloseError(

@@ -162,7 +162,7 @@ class Step(ABC):
         VERSION: Raised when the rows it makes change; part of the fingerprint.
         reads: Recipe keys its rows depend on, dotted; part of the fingerprint.
         asks: Recipe keys it needs that its rows do not depend on (network, scratch); not in the fingerprint.
-        inputs: Upstream outputs it reads.
+        inputs: Upstream outputs it reads; the rows of the first are the rows in that the books count.
         outputs: Names of what it makes.
         keeps: The output that holds the rows kept, one row each.
         schemas: Output to declared table, where the names differ.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from manifests.store import Store
-from pipeline.world.build import build_world
 from pipeline.workdir import open_workdir
+from pipeline.world.build import build_world
 from tests.world_building import Snapshot, Workdir
 
 

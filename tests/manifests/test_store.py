@@ -1,0 +1,154 @@
+"""The store and the commits over it, on a file system and on S3 (moto's server on loopback)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from manifests.commits import CommitStore, CorruptCommitError
+from manifests.fingerprint import Parts
+from manifests.manifest import LedgerReceipt, Manifest
+from manifests.store import AlreadyThereError, Entry, Store
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The endpoint of an S3 server with one bucket."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="bucket")
+        yield endpoint
+    server.stop()
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return Store(str(tmp_path / "work"))
+    endpoint = request.getfixturevalue("s3")
+    return Store(f"s3://bucket/{tmp_path.name}", {"endpoint_url": endpoint, "skip_instance_cache": True})
+
+
+def test_creation_is_exclusive(store: Store) -> None:
+    store.create("commits/a/x.json", b"one")
+    with pytest.raises(AlreadyThereError):
+        store.create("commits/a/x.json", b"two")
+    assert store.read("commits/a/x.json") == b"one"
+
+
+def test_of_many_creators_one_wins(store: Store) -> None:
+    def create(number: int) -> bool:
+        try:
+            store.create("locks/run.json", str(number).encode())
+        except AlreadyThereError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(create, range(16)))
+    assert won.count(True) == 1
+    assert store.read("locks/run.json") == str(won.index(True)).encode()
+
+
+def test_objects_are_replaced_listed_read_in_ranges_renamed_and_removed(store: Store, tmp_path: Path) -> None:
+    store.replace("data/a", b"0123456789")
+    store.replace("data/a", b"abcdefghij")
+    (tmp_path / "local").write_bytes(b"file")
+    store.put(tmp_path / "local", "data/b/c")
+    assert store.find("data") == [Entry("data/a", 10), Entry("data/b/c", 4)]
+    assert store.read_range("data/a", 3, 4) == b"defg"
+    assert store.read_range("data/a", 8, 10) == b"ij"
+    assert store.size("data/b/c") == 4
+    assert store.size("data/none") is None
+    store.rename("data/a", "data/a.corrupt")
+    store.remove("data/b/c")
+    store.remove("data/b/c")
+    assert store.find("data") == [Entry("data/a.corrupt", 10)]
+    assert store.find("nothing") == []
+    with store.open("data/a.corrupt") as file:
+        assert file.read() == b"abcdefghij"
+    with pytest.raises(FileNotFoundError):
+        store.read("data/none")
+
+
+def test_an_interrupted_writer_leaves_only_a_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+
+    def crash(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("manifests.store.os.fsync", crash)
+        with pytest.raises(KeyboardInterrupt):
+            store.replace("data/a", b"half")
+    assert store.find("") == []
+    (tmp_path / "data" / ".tmp-0123").write_bytes(b"left by a kill")
+    assert store.find("") == []
+    assert [entry.path for entry in store.temporaries("")] == ["data/.tmp-0123"]
+
+
+def manifest(partition: str = "web-0001") -> Manifest:
+    parts = Parts(inputs=[], recipe={"a": 1}, code=1)
+    return Manifest(
+        step="dedup.inspect",
+        partition=partition,
+        fingerprint=parts.fingerprint,
+        row_fingerprint=parts.row_fingerprint(recording=False),
+        parts=parts,
+        open=False,
+        outputs=[],
+        ledger=LedgerReceipt(path="ledger/x", sha256="0", rows=0),
+        rows={},
+        facts={},
+    )
+
+
+def test_a_commit_comes_back_from_one_listing(store: Store) -> None:
+    commits = CommitStore(store)
+    first = commits.commit(manifest(), 0)
+    second = commits.commit(manifest().model_copy(update={"open": True}), 1)
+    listed = CommitStore(store).step("dedup.inspect")
+    assert listed.passes("web-0001", manifest().fingerprint) == [first, second]
+    assert CommitStore(store).read(second).open
+    assert CommitStore(store).steps() == ["dedup.inspect"]
+
+
+def test_a_commit_is_never_overwritten(store: Store) -> None:
+    commits = CommitStore(store)
+    name = commits.commit(manifest(), 0)
+    commits.commit(manifest(), 0)  # a request that is retried finds its own bytes
+    with pytest.raises(AlreadyThereError):
+        commits.commit(manifest().model_copy(update={"open": True}), 0)
+    assert not CommitStore(store).read(name).open
+
+
+def test_a_manifest_is_sorted_utf8_json_with_a_newline() -> None:
+    body = manifest().to_bytes()
+    assert body.endswith(b"}\n")
+    assert body.startswith(b'{"facts":{},"fingerprint":')
+    assert b'"format":1' in body
+
+
+def test_a_commit_that_is_no_manifest_is_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    name = CommitStore(store).commit(manifest(), 0)
+    store.replace(name.path, b"{}")
+    with pytest.raises(CorruptCommitError, match=r"web-0001@.*remove the file and run again"):
+        CommitStore(store).read(name)
