@@ -5,6 +5,7 @@ import json
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def make_lexicon(id_: str, stems: tuple[str, ...], names: tuple[str, ...]) -> Le
     return Lexicon(id_, stems, names, hashlib.sha256(content.encode()).hexdigest())
 
 
+@cache
 def load_lexicon(id_: str) -> Lexicon:
-    """Read one lexicon from `manifests/lexicon.toml`.
+    """Read one lexicon from `manifests/lexicon.toml`, once a process.
 
     Args:
         id_: Name of the lexicon, for example `rs5m-1`.

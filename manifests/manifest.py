@@ -47,6 +47,7 @@ class LedgerReceipt(BaseModel):
 
     path: str
     sha256: str
+    bytes: int
     rows: int
 
 

@@ -6,7 +6,10 @@ One TOML file a source in `manifests/sources/`. The published rows are tables VI
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -160,10 +163,11 @@ def load_source(path: Path) -> SourceSpec:
     return SourceSpec.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
-def load_sources() -> dict[str, SourceSpec]:
-    """Read the eleven sources.
+@cache
+def load_sources() -> Mapping[str, SourceSpec]:
+    """Read the eleven sources, once a process: planning asks for them once a partition.
 
     Returns:
         Source key to source, in the order of the published table.
     """
-    return {key: load_source(_FOLDER / f"{key}.toml") for key in PUB11}
+    return MappingProxyType({key: load_source(_FOLDER / f"{key}.toml") for key in PUB11})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -54,7 +53,8 @@ def run(
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done, and why.")] = False,
 ) -> None:
     """Build the dataset, or part of it; resume what was stopped, redo only what a changed setting touches."""
-    from pipeline.commands import run_build, show_plan
+    from pipeline.commands import run_build
+    from pipeline.commands_read import show_plan
 
     overrides = [*(set_ or [])]
     overrides += [f'run.executor="{executor}"'] if executor else []
@@ -73,7 +73,7 @@ def status(
     recipe: RecipeOption = "", workdir: WorkdirOption = "", set_: SetOption = None, as_json: JsonOption = False
 ) -> None:
     """Say what is done, what a run would do, and why: which part of which fingerprint changed."""
-    from pipeline.commands import show_status
+    from pipeline.commands_read import show_status
 
     with _one_line_errors():
         settings, store = _open_existing(recipe, workdir, set_ or [])
@@ -86,7 +86,7 @@ def report(
     recipe: RecipeOption = "", workdir: WorkdirOption = "", set_: SetOption = None, as_json: JsonOption = False
 ) -> None:
     """Print the funnel in the published table's columns, then every reason rows left for."""
-    from pipeline.commands import show_report
+    from pipeline.commands_read import show_report
 
     with _one_line_errors():
         settings, store = _open_existing(recipe, workdir, set_ or [])
@@ -103,7 +103,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Tell one sample's whole history: what each step did with it, and on what evidence."""
-    from pipeline.commands import show_explanation
+    from pipeline.commands_read import show_explanation
 
     with _one_line_errors():
         settings, store = _open_existing(recipe, workdir, set_ or [])
@@ -116,7 +116,7 @@ def verify(
     recipe: RecipeOption = "", workdir: WorkdirOption = "", set_: SetOption = None, as_json: JsonOption = False
 ) -> None:
     """Re-hash every output and re-check every law; corrupted files are set aside, and the next run makes them again."""
-    from pipeline.commands import show_verification
+    from pipeline.commands_read import show_verification
 
     with _one_line_errors():
         settings, store = _open_existing(recipe, workdir, set_ or [])
@@ -135,7 +135,7 @@ def gc(
     ] = False,
 ) -> None:
     """Remove what no commit points at: leftovers of killed runs and of commits that were undone."""
-    from pipeline.commands import collect_garbage
+    from pipeline.commands_read import collect_garbage
 
     with _one_line_errors():
         settings, store = _open_existing(recipe, workdir, set_ or [])
@@ -178,6 +178,7 @@ def _open_existing(recipe: str, workdir: str, overrides: list[str]) -> tuple[Rec
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Turn the errors a user can act on into one line and an exit code."""
+    from manifests.commits import CorruptCommitError
     from manifests.recipe_files import RecipeError
     from pipeline.errors import UserError
     from pipeline.locks import LockHeldError
@@ -187,17 +188,12 @@ def _one_line_errors() -> Iterator[None]:
 
     try:
         yield
-    except (RecipeError, WorkdirError, WorldError, LockHeldError, UserError) as error:
+    except (RecipeError, WorkdirError, WorldError, LockHeldError, UserError, CorruptCommitError) as error:
         sys.stderr.write(f"rs5m-build: {error}\n")
         raise typer.Exit(2) from error
     except NoSpaceError as error:
         sys.stderr.write(f"rs5m-build: no space left: {error}\n")
         raise typer.Exit(3) from error
-
-
-def print_json(value: object) -> None:
-    """Write one JSON document to stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -76,7 +76,3 @@ def _say_end(store: Store, ended: Ended) -> None:
         for kind, lines in world_facts(store).items():
             for line in lines:
                 stderr_say(f"{kind}: {line}")
-
-
-def show_plan(recipe: Recipe, store: Store, stage: str, until: str) -> int:
-    raise NotImplementedError

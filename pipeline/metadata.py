@@ -43,8 +43,13 @@ class Slice:
     attributes_digest: str
 
 
-def metadata_slices(recipe: Recipe, store: Store) -> list[Slice]:
+def metadata_slices(recipe: Recipe, store: Store, *, remember: bool = True) -> list[Slice]:
     """Return the partitions of filter.match, sorted by name.
+
+    Args:
+        recipe: Names the sources and their files.
+        store: The workdir.
+        remember: Whether digests of files read for the first time go to the workdir's cache.
 
     Raises:
         RecipeError: If a source is unknown, has no metadata or no reader, a file is missing or unreadable, or two
@@ -65,7 +70,8 @@ def metadata_slices(recipe: Recipe, store: Store) -> list[Slice]:
         if not source.metadata:
             raise RecipeError(f"sources.{key}: no metadata is named; set sources.{key}.metadata or enabled=false")
         found.extend(_of_source(spec, source.metadata, source.attributes, store, digests))
-    digests.save()
+    if remember:
+        digests.save()
     return sorted(found, key=lambda item: item.partition)
 
 

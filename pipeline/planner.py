@@ -126,14 +126,14 @@ class Planner:
         plan = StepPlan(step)
         commits = self._commits.step(step.name)
         sizes = self._sizes(step)
+        settings, profile = Settings(self.settings(step)), step.profile()
         for partition, params, inputs, digests in self._partitions(step, plan):
-            settings = Settings(self.settings(step))
             parts = Parts(
                 inputs=sorted(digests),
                 recipe={key: self._flat[key] for key in step.reads},
                 code=step.VERSION,
                 pins=step.pins(settings, params),
-                profile=step.profile(),
+                profile=profile,
             )
             plan.partitions.append(self._placed(step, partition, parts, inputs, params, commits, sizes, plan.corrupt))
         return plan
@@ -277,12 +277,10 @@ def _located(wanted: Input, partition: str, receipt: Receipt) -> tuple[InputFile
 def _damaged(manifest: Manifest, sizes: dict[str, int]) -> dict[str, str]:
     """Return the files of a commit that are gone or have another size than recorded."""
     found: dict[str, str] = {}
-    for output in manifest.outputs:
-        size = sizes.get(output.path)
+    for receipt in (*manifest.outputs, manifest.ledger):
+        size = sizes.get(receipt.path)
         if size is None:
-            found[output.path] = "is gone"
-        elif size != output.bytes:
-            found[output.path] = f"has {size} bytes, recorded are {output.bytes}"
-    if manifest.ledger.path not in sizes:
-        found[manifest.ledger.path] = "is gone"
+            found[receipt.path] = "is gone"
+        elif size != receipt.bytes:
+            found[receipt.path] = f"has {size} bytes, recorded are {receipt.bytes}"
     return found

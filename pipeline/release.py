@@ -26,6 +26,8 @@ def before_write(commits: CommitStore, step: str, partition: str, fingerprint: s
 def sweep(store: Store, commits: CommitStore, index: Manifest, tars: list[str]) -> list[str]:
     """Delete from ``release/`` what neither the index nor its tars are, and the commits of deleted tars.
 
+    What interrupted writers left there goes too: the folder is handed to others as it stands.
+
     Args:
         store: The workdir.
         commits: Its commits.
@@ -40,6 +42,7 @@ def sweep(store: Store, commits: CommitStore, index: Manifest, tars: list[str]) 
     for name in list(commits.step("shard.pack").all()):
         if any(output.path in gone for output in commits.read(name).outputs):
             commits.remove(name)
+    gone += [entry.path for entry in store.temporaries("release")]
     for path in gone:
         store.remove(path)
     return gone

@@ -12,8 +12,12 @@ def set_aside(store: Store, commits: CommitStore, path: str) -> list[str]:
     """Rename a corrupted file to ``*.corrupt`` and remove the commits that point at it; returns those commits.
 
     A plan holds places inside image tars without naming the tars as outputs: when an image tar goes, so does the plan.
+    The file goes first: if the process ends in between, planning finds it gone and comes here again, while a damaged
+    file of the right size that nothing points at would be taken for the next one of its name.
     """
     removed: list[str] = []
+    if store.size(path) is not None:
+        store.rename(path, f"{path}.corrupt")
     for step in commits.steps():
         for name in list(commits.step(step).all()):
             manifest = commits.read(name)
@@ -22,6 +26,4 @@ def set_aside(store: Store, commits: CommitStore, path: str) -> list[str]:
             if points or stale:
                 commits.remove(name)
                 removed.append(name.path)
-    if store.size(path) is not None:
-        store.rename(path, f"{path}.corrupt")
     return removed

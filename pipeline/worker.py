@@ -86,7 +86,7 @@ def run_task(store: Store, spec: TaskSpec) -> Outcome:
         _put_once(store, out / "ledger.parquet", path, written.bytes)
     return Outcome(
         outputs=receipts,
-        ledger=LedgerReceipt(path=path, sha256=written.sha256, rows=written.rows),
+        ledger=LedgerReceipt(path=path, sha256=written.sha256, bytes=written.bytes, rows=written.rows),
         seen=result.seen,
         kept=result.kept,
         left=to_counts(result.ledger),

@@ -22,7 +22,7 @@ UNCLOSED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionW
 def test_the_loader_that_users_know_reads_every_sample(mini: Path) -> None:
     tars = sorted(str(path) for path in (mini / "release").glob("*/*.tar"))
     dataset = wds.WebDataset(tars, shardshuffle=False).to_tuple("img_content", "caption", "img_name")
-    read = {}
+    read: dict[str, str] = {}
     for content, caption, name in dataset:
         Image.open(io.BytesIO(content)).convert("RGB")
         read[name.decode("utf-8")] = caption.decode("utf-8")
@@ -79,7 +79,7 @@ def test_sizes_and_checksums_are_true(mini: Path) -> None:
 
 def test_column_0_of_a_metafile_is_the_image_name_and_column_1_the_caption(mini: Path) -> None:
     samples = pl.read_parquet(mini / "release/metafile/samples.parquet")
-    read = {}
+    read: dict[str, str] = {}
     for split in ("train", "val"):
         with (mini / f"release/metafile/pub11_{split}_intermediate.csv").open(encoding="utf-8", newline="") as file:
             read |= {row[0]: row[1] for row in list(csv.reader(file))[1:]}

@@ -16,6 +16,7 @@ from tests.world_building import Snapshot, Workdir
 _BOOKKEEPING = ("locks/", "runs/", "cache/")
 _STAGES = list(dict.fromkeys(step.name.split(".")[0] for step in LINE))
 _FEWER_TARS = "shard.tars_per_split=1"
+_FAST_BEATS = "run.lock_beat_s=0.02"
 
 
 class SimulatedCrash(BaseException):
@@ -90,7 +91,7 @@ def _points(calls: list[tuple[str, str]], seed: str) -> Iterator[tuple[int, bool
 
 def _prefix(built: Workdir, path: Path, stage: str) -> Workdir:
     """Copy a build as it was before ``stage``."""
-    workdir = built.copy(path)
+    workdir = Workdir(built.copy(path).path, (*built.overrides, _FAST_BEATS))
     for step in (step.name for step in LINE if _STAGES.index(step.name.split(".")[0]) >= _STAGES.index(stage)):
         for folder in ("commits", "data", "ledger"):
             shutil.rmtree(path / folder / step, ignore_errors=True)

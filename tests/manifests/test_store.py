@@ -114,7 +114,7 @@ def manifest(partition: str = "web-0001") -> Manifest:
         parts=parts,
         open=False,
         outputs=[],
-        ledger=LedgerReceipt(path="ledger/x", sha256="0", rows=0),
+        ledger=LedgerReceipt(path="ledger/x", sha256="0", bytes=0, rows=0),
         rows={},
         facts={},
     )

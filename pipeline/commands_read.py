@@ -1,0 +1,126 @@
+"""The commands that read a build: what they find is their product and goes to stdout, for people or as JSON alone.
+
+Progress, warnings and errors go to stderr. Exit codes: 0; 2 nothing found; 4 a law is broken or a file corrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console
+
+from manifests.canonical import JsonValue
+from manifests.commits import CommitStore
+from manifests.recipe import Recipe
+from manifests.store import Store
+from pipeline.errors import UserError
+from pipeline.line import LINE, select
+from pipeline.metadata import metadata_slices
+from pipeline.planner import Planner
+from pipeline.progress import stderr_say
+from pipeline.status import read_status, status_document, status_lines
+from pipeline.workdir import open_workdir, read_workdir
+
+_PIPE_WIDTH = 200
+
+
+def show_plan(recipe: Recipe, store: Store, stage: str, until: str) -> int:
+    """Say what a run would do and why; nothing is created, not even the workdir."""
+    try:
+        steps = select(stage, until)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if read_workdir(store) is not None:
+        open_workdir(store, recipe.name, create=False)
+    planner = _planner(recipe, store)
+    if planner is None and recipe.world:
+        _print([f"the {recipe.world.kind} world would be built first; then:"])
+    _print(status_lines(read_status(planner, steps)))
+    return 0
+
+
+def show_status(recipe: Recipe, store: Store, *, as_json: bool) -> int:
+    """Say what is done, what a run would do, and why."""
+    steps = read_status(_planner(recipe, store), LINE)
+    if as_json:
+        _print_json(status_document(steps))
+    else:
+        _print(status_lines(steps))
+    return 0
+
+
+def show_report(recipe: Recipe, store: Store, *, as_json: bool) -> int:
+    """Print the funnel, the reasons and the laws; exit code 4 where a law is broken."""
+    from pipeline.report import make_report
+    from pipeline.report_text import print_report
+
+    report = make_report(recipe, store, _existing(recipe, store))
+    if as_json:
+        _print_json(report)
+    else:
+        print_report(report, _console())
+    laws = report["laws"]
+    broken = [law for law in laws if isinstance(law, dict) and law["ok"] is False] if isinstance(laws, list) else []
+    return 4 if broken else 0
+
+
+def show_explanation(recipe: Recipe, store: Store, query: str, *, as_json: bool) -> int:
+    """Tell the history of the samples that a name stands for; exit code 2 where it stands for none."""
+    from pipeline.explain import explain, explanation_document, explanation_lines
+
+    found = explain(store, _existing(recipe, store), query)
+    if as_json:
+        _print_json(explanation_document(found))
+    else:
+        _print(explanation_lines(found))
+    return 0 if found.samples else 2
+
+
+def show_verification(recipe: Recipe, store: Store, *, as_json: bool) -> int:
+    """Check every file and every law; exit code 4 where a file is corrupted or a law broken."""
+    from pipeline.verify import verification_document, verification_lines, verify
+
+    found = verify(recipe, store, stderr_say)
+    if as_json:
+        _print_json(verification_document(found))
+    else:
+        _print(verification_lines(found))
+    return 0 if found.ok else 4
+
+
+def collect_garbage(recipe: Recipe, store: Store, *, dry_run: bool, superseded: bool) -> int:
+    """Remove what no commit points at; says which files and how many bytes."""
+    from pipeline.garbage import collect, collected_lines
+
+    _print(collected_lines(collect(recipe, store, stderr_say, dry_run=dry_run, superseded=superseded), dry_run=dry_run))
+    return 0
+
+
+def _planner(recipe: Recipe, store: Store) -> Planner | None:
+    """Return a planner that writes nothing into a workdir that is not there; None before the world is built."""
+    if recipe.world and store.size("world/world.json") is None:
+        return None
+    slices = metadata_slices(recipe, store, remember=read_workdir(store) is not None)
+    return Planner(recipe, store, CommitStore(store), slices)
+
+
+def _existing(recipe: Recipe, store: Store) -> Planner:
+    planner = _planner(recipe, store)
+    if planner is None:
+        raise UserError(f"{store.uri}: its world is not built yet; run `rs5m-build run` first")
+    return planner
+
+
+def _console() -> Console:
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else Console(file=sys.stdout, width=_PIPE_WIDTH, highlight=False)
+
+
+def _print(lines: Iterable[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _print_json(value: JsonValue) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")

@@ -1,0 +1,143 @@
+"""The report: the funnel in the published table's columns, every reason rows left for, and whether the laws hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+
+from manifests.canonical import JsonValue
+from manifests.ledger import RowCounts
+from manifests.manifest import FORMAT, Manifest
+from manifests.recipe import Recipe
+from manifests.sources import Published, SourceSpec, load_sources
+from manifests.store import Store
+from pipeline.books import Books, chain_holds, committed, ledger_closes, read_books
+from pipeline.funnel import FunnelRow, funnel, funnel_closes, total
+from pipeline.line import LINE
+from pipeline.planner import PartitionPlan, Planner, StepPlan
+from pipeline.worlds import world_facts
+
+SUBSETS = ("pub11", "rs3")
+_NOT_FACTS = {"keywords", "layout"}
+
+
+def make_report(recipe: Recipe, store: Store, planner: Planner) -> dict[str, JsonValue]:
+    """Return the report of what is committed under the current recipe (contracts, section 8).
+
+    Args:
+        recipe: The current recipe.
+        store: The workdir.
+        planner: Plans over it.
+
+    Returns:
+        A JSON document. ``complete``: every step is settled, but for what ``run.skip`` names. A source's partitions
+        are those that hold rows of it; of a partition that is missing nobody knows whose rows it holds, so that it
+        counts for each.
+    """
+    books = read_books(planner)
+    specs = {key: spec for key, spec in load_sources().items() if key in recipe.enabled_sources()}
+    rows = funnel(books, specs)
+    plans = [planner.plan(step) for step in LINE]
+    failed = _failed_last_time(store)
+    laws = [ledger_closes(planner), funnel_closes(books, rows), chain_holds(planner, books, recipe.run.skip)]
+    return {
+        "format": FORMAT,
+        "recipe": recipe.name,
+        "complete": all(_is_complete(plan, recipe) for plan in plans),
+        "funnel": {subset: _funnel(subset, specs, rows) for subset in SUBSETS},
+        "steps": [line for plan in plans for line in _step(plan, books, failed)],
+        "keywords": _keywords(committed(plans[0])),
+        "facts": {plan.step.name: facts for plan in plans if (facts := _facts(committed(plan)))},
+        "staged": list[JsonValue](world_facts(store).get("staged", [])),
+        "skip": list[JsonValue](recipe.run.skip),
+        "laws": [asdict(law) for law in laws],
+    }
+
+
+def _is_complete(plan: StepPlan, recipe: Recipe) -> bool:
+    return not plan.waiting and all(p.state == "done" or p.name in recipe.run.skip for p in plan.partitions)
+
+
+def _funnel(subset: str, specs: Mapping[str, SourceSpec], rows: Mapping[str, FunnelRow]) -> JsonValue:
+    mine = {key: spec for key, spec in specs.items() if spec.subset == subset}
+    listed: list[JsonValue] = [
+        {"source": key, "name": spec.name, **asdict(rows[key]), "published": _published(spec.published)}
+        for key, spec in mine.items()
+    ]
+    return {"rows": listed, "total": {**asdict(total(rows[key] for key in mine)), "published": _sum(mine.values())}}
+
+
+def _published(row: Published | None) -> JsonValue:
+    return row.model_dump(mode="json") if row else None
+
+
+def _sum(specs: Iterable[SourceSpec]) -> JsonValue:
+    """Return the published numbers of the listed sources, added up."""
+    published = [spec.published.model_dump(exclude={"amount_text"}) for spec in specs if spec.published]
+    return {name: sum(row[name] for row in published) for name in published[0]} if published else None
+
+
+def _step(plan: StepPlan, books: Books, failed: frozenset[str]) -> list[JsonValue]:
+    empty = RowCounts.model_validate({"in": 0, "kept": 0})
+    missing = {str(p.params["source"]) for p in plan.partitions if "source" in p.params}
+    sources = sorted({*books.get(plan.step.name, {}), *missing})
+    return [
+        {
+            "step": plan.step.name,
+            "source": source,
+            **books.get(plan.step.name, {}).get(source, empty).model_dump(by_alias=True),
+            "partitions": _partitions(plan, source, failed),
+        }
+        for source in sources
+    ]
+
+
+def _partitions(plan: StepPlan, source: str, failed: frozenset[str]) -> JsonValue:
+    counts: dict[str, JsonValue] = {}
+    states = [_state(p, failed) for p in plan.partitions if _holds(p, source)]
+    for state in ("done", "open", "failed", "missing"):
+        counts[state] = states.count(state)
+    return counts
+
+
+def _state(partition: PartitionPlan, failed: frozenset[str]) -> str:
+    if partition.state != "todo":
+        return partition.state
+    return "failed" if partition.name in failed else "missing"
+
+
+def _holds(partition: PartitionPlan, source: str) -> bool:
+    if "source" in partition.params:
+        return partition.params["source"] == source
+    return partition.state == "todo" or partition.manifest is None or source in partition.manifest.rows
+
+
+def _failed_last_time(store: Store) -> frozenset[str]:
+    """Return the partitions that failed in the newest run, by the events it left."""
+    files = [entry.path for entry in store.find("runs") if entry.path.endswith("/events.jsonl")]
+    lines = store.read(files[-1]).splitlines() if files else []
+    events = [json.loads(line) for line in lines if b'"partition_failed"' in line and line.endswith(b"}")]
+    return frozenset(f"{event['step']}/{event['partition']}" for event in events)
+
+
+def _keywords(manifests: list[Manifest]) -> dict[str, JsonValue]:
+    """Return how many kept rows each keyword matched, per source, the most frequent first."""
+    sums: dict[str, dict[str, int]] = {}
+    for manifest in manifests:
+        found = manifest.facts.get("keywords")
+        for source in manifest.rows:
+            counts = sums.setdefault(source, {})
+            for keyword, rows in found.items() if isinstance(found, dict) else ():
+                counts[keyword] = counts.get(keyword, 0) + int(str(rows))
+    return {s: dict[str, JsonValue](sorted(c.items(), key=lambda i: (-i[1], i[0]))) for s, c in sorted(sums.items())}
+
+
+def _facts(manifests: list[Manifest]) -> dict[str, JsonValue]:
+    """Return the numbers that a step's commits state, added up."""
+    sums: dict[str, JsonValue] = {}
+    for manifest in manifests:
+        for name, value in manifest.facts.items():
+            if name not in _NOT_FACTS and isinstance(value, int):
+                sums[name] = value + int(str(sums.get(name, 0)))
+    return sums

@@ -1,0 +1,100 @@
+"""The report for people: tables of the same document that programs get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_KEYWORDS = 10
+_TITLES = {
+    "amount": "Amount",
+    "after_keyword": "After Keyword Filtering",
+    "download": "Download Image",
+    "invalid": "Invalid Image",
+    "duplicate": "Duplicate Image",
+    "leak": "Leak",
+    "outlier": "Outlier Image",
+    "other": "Other",
+    "remain": "Remain",
+}
+_WHEN_NOT_ZERO = {"leak", "other"}
+
+
+def print_report(report: Mapping[str, Any], console: Console) -> None:
+    """Print a report made by `pipeline.report.make_report`.
+
+    The published row stands below a source's row where the recipe is the paper's own.
+    """
+    with_published = report["recipe"] == "rs5m"
+    for subset, table in report["funnel"].items():
+        if table["rows"]:
+            _print_funnel(subset, table, console, with_published=with_published)
+    _print_reasons(report, console)
+    _print_keywords(report, console)
+    for name in report["skip"]:
+        _say(console, f"skipped by run.skip, its rows are in no later step: {name}")
+    for line in report["staged"]:
+        _say(console, f"staged: {line}")
+    for law in report["laws"]:
+        _say(console, f"law {law['law']}: {'holds' if law['ok'] else 'BROKEN: ' + law['detail']}")
+    if not report["complete"]:
+        _say(console, "not complete: `rs5m-build status` says what is to do")
+
+
+def _print_funnel(subset: str, table: Mapping[str, Any], console: Console, *, with_published: bool) -> None:
+    columns = [c for c in _TITLES if c not in _WHEN_NOT_ZERO or table["total"][c]]
+    shown = _table(subset.upper(), *(_TITLES[column] for column in columns))
+    for row in [*table["rows"], {"name": "total", **table["total"]}]:
+        shown.add_row(row["name"], *(_number(row[column]) for column in columns))
+        if with_published and row["published"]:
+            shown.add_row("  published", *(_published(row["published"], column) for column in columns), style="dim")
+    console.print(shown)
+    _say(console, "")
+
+
+def _published(row: Mapping[str, Any], column: str) -> str:
+    return row["amount_text"] if column == "amount" and "amount_text" in row else _number(row.get(column))
+
+
+def _print_reasons(report: Mapping[str, Any], console: Console) -> None:
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for line in report["steps"]:
+        for row_class in ("dropped", "failed", "deferred"):
+            for reason, rows in line[row_class].items():
+                counts.setdefault((reason, row_class), {})[line["source"]] = rows
+    if not counts:
+        return
+    sources = list(dict.fromkeys(s for by_source in counts.values() for s in by_source))
+    shown = _table("rows that left", "", *sources, "total")
+    for (reason, row_class), by_source in counts.items():
+        numbers = [_number(by_source.get(source, 0)) for source in sources]
+        shown.add_row(reason, row_class, *numbers, _number(sum(by_source.values())))
+    console.print(shown)
+    _say(console, "")
+
+
+def _print_keywords(report: Mapping[str, Any], console: Console) -> None:
+    for source, counts in report["keywords"].items():
+        first = ", ".join(f"{keyword} {rows:,}" for keyword, rows in list(counts.items())[:_KEYWORDS])
+        more = f", and {len(counts) - _KEYWORDS} more" if len(counts) > _KEYWORDS else ""
+        _say(console, f"keywords of {source}: {first}{more}" if first else f"keywords of {source}: none")
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(Text(text), soft_wrap=True)

@@ -1,0 +1,64 @@
+"""A damaged file is named and set aside, what pointed at it is undone, and the next run makes the same bytes again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.world_building import Snapshot, Workdir
+
+
+def damage(path: Path, *, truncate: bool) -> None:
+    """Damage a file; workdirs share files by hard links, so a new one takes its place."""
+    body = bytearray(path.read_bytes())
+    path.unlink()
+    body[len(body) // 2] ^= 1
+    path.write_bytes(bytes(body[:-1] if truncate else body))
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "data/filter.pool/all/*.parquet",
+        "data/download.fetch/web-0000/images-*.tar",
+        "data/dedup.inspect/*/*.parquet",
+        "data/shard.plan/all/samples-*.parquet",
+        "ledger/dedup.cluster/*.parquet",
+        "release/train/*.tar",
+        "release/metafile/samples.parquet",
+    ],
+)
+def test_another_size_is_found_when_planning(settled: Workdir, reference: Snapshot, pattern: str) -> None:
+    path = next(settled.path.glob(pattern))
+    damage(path, truncate=True)
+    ended = settled.run()
+    assert ended.exit_code == 0
+    assert ended.had_work
+    named = [event["path"] for event in settled.events() if event["event"] == "file_corrupt"]
+    assert str(path.relative_to(settled.path)) in named
+    for corrupt in settled.path.glob("release/**/*.corrupt"):
+        corrupt.unlink()
+    assert settled.snapshot().release == reference.release
+    assert settled.snapshot().ledgers == reference.ledgers
+
+
+def test_a_released_file_that_is_gone_is_made_again(settled: Workdir, reference: Snapshot) -> None:
+    next(settled.path.glob("release/val/*.tar")).unlink()
+    assert settled.run().exit_code == 0
+    assert settled.snapshot().release == reference.release
+
+
+def test_an_image_is_checked_by_its_digest_whenever_it_is_read(settled: Workdir, reference: Snapshot) -> None:
+    """Damage of equal size is found when the next step reads the image; the run after that is whole again."""
+    tar = next(settled.path.glob("data/download.fetch/web-0000/images-*.tar"))
+    damage(tar, truncate=False)
+    for commit in settled.path.glob("commits/dedup.inspect/web-0000@*.json"):
+        commit.unlink()
+    first = settled.run()
+    assert first.exit_code == 3
+    assert "are not" in str(first.summary.failed)
+    assert tar.with_name(tar.name + ".corrupt").exists()
+    assert settled.run().exit_code == 0
+    assert settled.snapshot().release == reference.release
+    assert settled.snapshot().ledgers == reference.ledgers
