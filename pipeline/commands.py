@@ -9,6 +9,7 @@ from manifests.recipe import Recipe
 from manifests.store import Store
 from pipeline.build import Ended, Options, build
 from pipeline.errors import UserError
+from pipeline.line import select
 from pipeline.progress import stderr_say
 from pipeline.runner import Selection
 from pipeline.worlds import world_facts
@@ -30,6 +31,10 @@ def run_build(
         raise UserError("--stage runs one stage, --until the line up to one: give one of them")
     if retry not in {"", "failed"}:
         raise UserError(f"--retry {retry!r}: the one thing that can be retried is `failed`")
+    try:
+        select(stage, until)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     unknown = sorted(set(sources) - recipe.enabled_sources().keys())
     if unknown:
         raise UserError(f"--source {unknown[0]}: enabled sources are {', '.join(recipe.enabled_sources())}")

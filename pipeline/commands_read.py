@@ -68,7 +68,8 @@ def show_report(recipe: Recipe, store: Store, *, as_json: bool) -> int:
 
 def show_explanation(recipe: Recipe, store: Store, query: str, *, as_json: bool) -> int:
     """Tell the history of the samples that a name stands for; exit code 2 where it stands for none."""
-    from pipeline.explain import explain, explanation_document, explanation_lines
+    from pipeline.explain import explain
+    from pipeline.explain_text import explanation_document, explanation_lines
 
     found = explain(store, _existing(recipe, store), query)
     if as_json:

@@ -130,7 +130,11 @@ def _keywords(manifests: list[Manifest]) -> dict[str, JsonValue]:
             counts = sums.setdefault(source, {})
             for keyword, rows in found.items() if isinstance(found, dict) else ():
                 counts[keyword] = counts.get(keyword, 0) + int(str(rows))
-    return {s: dict[str, JsonValue](sorted(c.items(), key=lambda i: (-i[1], i[0]))) for s, c in sorted(sums.items())}
+    return {source: _most_first(counts) for source, counts in sorted(sums.items())}
+
+
+def _most_first(counts: Mapping[str, int]) -> JsonValue:
+    return dict[str, JsonValue](sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _facts(manifests: list[Manifest]) -> dict[str, JsonValue]:

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from manifests.reasons import reasons
+
 _KEYWORDS = 10
 _TITLES = {
     "amount": "Amount",
@@ -68,17 +70,24 @@ def _print_reasons(report: Mapping[str, Any], console: Console) -> None:
                 counts.setdefault((reason, row_class), {})[line["source"]] = rows
     if not counts:
         return
-    sources = list(dict.fromkeys(s for by_source in counts.values() for s in by_source))
+    sources = list(dict.fromkeys(line["source"] for line in _in_order(report)))
     shown = _table("rows that left", "", *sources, "total")
-    for (reason, row_class), by_source in counts.items():
+    listed = list(reasons())
+    for (reason, row_class), by_source in sorted(counts.items(), key=lambda item: listed.index(item[0][0])):
         numbers = [_number(by_source.get(source, 0)) for source in sources]
         shown.add_row(reason, row_class, *numbers, _number(sum(by_source.values())))
     console.print(shown)
     _say(console, "")
 
 
+def _in_order(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return whatever names a source, in the order of the published table, then what that does not list."""
+    return [*(row for table in report["funnel"].values() for row in table["rows"]), *report["steps"]]
+
+
 def _print_keywords(report: Mapping[str, Any], console: Console) -> None:
-    for source, counts in report["keywords"].items():
+    for source in dict.fromkeys(line["source"] for line in _in_order(report)):
+        counts = report["keywords"].get(source, {})
         first = ", ".join(f"{keyword} {rows:,}" for keyword, rows in list(counts.items())[:_KEYWORDS])
         more = f", and {len(counts) - _KEYWORDS} more" if len(counts) > _KEYWORDS else ""
         _say(console, f"keywords of {source}: {first}{more}" if first else f"keywords of {source}: none")

@@ -146,6 +146,7 @@ class Runner:
                 return
             if not todo:
                 break
+            self._started()
             done = len(plan.partitions) - len(todo)
             self._events("step_started", step=step.name, partitions=len(plan.partitions), done=done, round=number)
             self._run_round(step, todo, final=number == self._run.rounds - 1)
@@ -155,6 +156,12 @@ class Runner:
         self.summary.left_open += [p.name for p in plan.partitions if p.state == "open"]
         if plan.partitions and not plan.waiting:
             self._events("step_finished", step=step.name, rows=_totals(plan))
+
+    def _started(self) -> Executor:
+        """Return the executor, started when the first task is due: starting Ray takes seconds."""
+        if self._executor is None:
+            self._executor = self._start()
+        return self._executor
 
     def _skip(self, step: Step, waiting: list[str]) -> None:
         self.summary.skipped[step.name] = waiting
@@ -177,18 +184,17 @@ class Runner:
         by_name = {plan.name: plan for plan in todo}
         attempts: dict[str, int] = dict.fromkeys(by_name, 0)
         queue, running = deque(todo), 0
-        if self._executor is None:
-            self._executor = self._start()
+        executor = self._started()
         while queue or running:
-            while queue and running < self._executor.capacity and not self._draining():
+            while queue and running < executor.capacity and not self._draining():
                 plan = queue.popleft()
                 if step.releases:
                     before_write(self._commits, step.name, plan.partition, plan.fingerprint)
-                self._executor.submit(self._spec(step, plan, final=final))
+                executor.submit(self._spec(step, plan, final=final))
                 running += 1
             if not running:
                 return
-            for finished in self._executor.wait(_WAIT_S):
+            for finished in executor.wait(_WAIT_S):
                 running -= 1
                 plan = by_name[finished.spec.name]
                 attempts[plan.name] += 1

@@ -150,7 +150,7 @@ def test_a_release_that_is_being_replaced_resumes_to_the_same_bytes(built, refer
     kinds = {_kind(recorded.calls[point]) for point, _ in points}
     assert {("remove", "commits/shard.index"), ("remove", "release/*.tar"), ("put", "release/*.tar")} <= kinds
     for point, after in points:
-        workdir = built.copy(tmp_path / f"{point}-{after}")
+        workdir = Workdir(built.copy(tmp_path / f"{point}-{after}").path, (*built.overrides, _FAST_BEATS))
         stopped_at = _crash(workdir, point, after, _FEWER_TARS)
         settings = () if back else (_FEWER_TARS,)
         assert workdir.run(*settings).exit_code == 0
@@ -162,7 +162,7 @@ def test_a_build_that_is_stopped_at_every_ninth_write_gets_there(fresh, referenc
     while True:
         store = CrashingStore(fresh.path, 8)
         with suppress(SimulatedCrash):
-            fresh.run(store=store)
+            fresh.run(_FAST_BEATS, store=store)
             break
         stops += 1
     assert stops > 5

@@ -50,7 +50,9 @@ def test_it_has_its_command_its_licence_and_is_never_uploaded(wheel: zipfile.Zip
 
 def test_every_dependency_has_a_tried_pin() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    pins = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    pins = {
+        line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()
+    }
     wanted = [
         *project["dependencies"],
         *project["optional-dependencies"]["test"],
