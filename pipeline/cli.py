@@ -155,24 +155,33 @@ def main() -> None:
 
 def _open(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
     from manifests.recipe_files import load_recipe
-    from manifests.store import Store
 
     settings = load_recipe(recipe, overrides)
-    return settings, Store(workdir or f"build/{settings.name}")
+    return settings, _store(workdir or f"build/{settings.name}")
 
 
 def _open_existing(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
     """Open a workdir with the newest run's recipe, unless one is given."""
     from manifests.recipe_files import load_recipe, override_recipe
-    from manifests.store import Store
     from pipeline.runs import newest_recipe
-    from pipeline.workdir import open_workdir
+    from pipeline.workdir import open_workdir, read_workdir
 
-    store = Store(workdir or f"build/{load_recipe(recipe or 'mini').name}")
+    store = _store(workdir or f"build/{load_recipe(recipe or 'mini').name}")
+    read_workdir(store)
     settings = (None if recipe else newest_recipe(store)) or load_recipe(recipe or "mini")
     settings = override_recipe(settings, overrides)
     open_workdir(store, settings.name, create=False)
     return settings, store
+
+
+def _store(uri: str) -> Store:
+    from manifests.store import Store
+    from pipeline.errors import UserError
+
+    try:
+        return Store(uri)
+    except (ImportError, ValueError) as error:  # fsspec's words: an unknown protocol, or a package to install
+        raise UserError(f"--workdir {uri}: {error}") from error
 
 
 @contextmanager
@@ -180,7 +189,7 @@ def _one_line_errors() -> Iterator[None]:
     """Turn the errors a user can act on into one line and an exit code."""
     from manifests.commits import CorruptCommitError
     from manifests.recipe_files import RecipeError
-    from pipeline.errors import UserError
+    from pipeline.errors import UserError, is_disk_full
     from pipeline.locks import LockHeldError
     from pipeline.runner import NoSpaceError
     from pipeline.workdir import WorkdirError
@@ -193,6 +202,11 @@ def _one_line_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
     except NoSpaceError as error:
         sys.stderr.write(f"rs5m-build: no space left: {error}\n")
+        raise typer.Exit(3) from error
+    except OSError as error:  # the driver's own files: a commit, the run's folder
+        if not is_disk_full(error):
+            raise
+        sys.stderr.write(f"rs5m-build: no space left: {error}; free some space, then run again: it resumes\n")
         raise typer.Exit(3) from error
 
 

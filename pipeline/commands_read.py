@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -22,6 +23,7 @@ from pipeline.planner import Planner
 from pipeline.progress import stderr_say
 from pipeline.status import read_status, status_document, status_lines
 from pipeline.workdir import open_workdir, read_workdir
+from stages.step import CorruptFileError
 
 _PIPE_WIDTH = 200
 
@@ -34,7 +36,7 @@ def show_plan(recipe: Recipe, store: Store, stage: str, until: str) -> int:
         raise UserError(str(error)) from error
     if read_workdir(store) is not None:
         open_workdir(store, recipe.name, create=False)
-    planner = _planner(recipe, store)
+    planner = _planner(recipe, store, remember=False)
     if planner is None and recipe.world:
         _print([f"the {recipe.world.kind} world would be built first; then:"])
     _print(status_lines(read_status(planner, steps)))
@@ -71,7 +73,8 @@ def show_explanation(recipe: Recipe, store: Store, query: str, *, as_json: bool)
     from pipeline.explain import explain
     from pipeline.explain_text import explanation_document, explanation_lines
 
-    found = explain(store, _existing(recipe, store), query)
+    with _naming_verify():
+        found = explain(store, _existing(recipe, store), query)
     if as_json:
         _print_json(explanation_document(found))
     else:
@@ -95,16 +98,26 @@ def collect_garbage(recipe: Recipe, store: Store, *, dry_run: bool, superseded: 
     """Remove what no commit points at; says which files and how many bytes."""
     from pipeline.garbage import collect, collected_lines
 
-    _print(collected_lines(collect(recipe, store, stderr_say, dry_run=dry_run, superseded=superseded), dry_run=dry_run))
+    with _naming_verify():
+        found = collect(recipe, store, stderr_say, dry_run=dry_run, superseded=superseded)
+    _print(collected_lines(found, dry_run=dry_run))
     return 0
 
 
-def _planner(recipe: Recipe, store: Store) -> Planner | None:
-    """Return a planner that writes nothing into a workdir that is not there; None before the world is built."""
+@contextmanager
+def _naming_verify() -> Iterator[None]:
+    """Turn a table that cannot be read into one line that says what sets it aside."""
+    try:
+        yield
+    except CorruptFileError as error:
+        raise UserError(f"{error}; run `rs5m-build verify`, which sets it aside, then `rs5m-build run`") from error
+
+
+def _planner(recipe: Recipe, store: Store, *, remember: bool = True) -> Planner | None:
+    """Return a planner, None before the world is built; ``remember`` lets it keep file digests in the cache."""
     if recipe.world and store.size("world/world.json") is None:
         return None
-    slices = metadata_slices(recipe, store, remember=read_workdir(store) is not None)
-    return Planner(recipe, store, CommitStore(store), slices)
+    return Planner(recipe, store, CommitStore(store), metadata_slices(recipe, store, remember=remember))
 
 
 def _existing(recipe: Recipe, store: Store) -> Planner:

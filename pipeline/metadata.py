@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -102,7 +103,10 @@ def _expand(pattern: str, store: Store, source: str) -> list[str]:
     absolute = "://" in pattern or pattern.startswith("/")
     base = "" if absolute else store.uri + "/"
     fs, path = fsspec.core.url_to_fs(base + pattern, **({} if absolute else store.options))
-    names = sorted(str(name) for name in fs.glob(path)) if any(c in pattern for c in "*?[") else [path]
+    names = [path]
+    if glob.has_magic(pattern):
+        below = "" if absolute else path.removesuffix(pattern)  # the workdir's own name is no pattern
+        names = sorted(str(name) for name in fs.glob(glob.escape(below) + path[len(below) :]))
     if not names or (len(names) == 1 and not fs.exists(names[0])):
         raise RecipeError(f"sources.{source}.metadata: no file matches {base + pattern}")
     if absolute:

@@ -9,7 +9,7 @@ from typing import Literal
 from manifests.canonical import JsonValue
 from manifests.commits import CommitStore, StepCommits
 from manifests.fingerprint import Change, Parts, changes
-from manifests.manifest import Manifest, Receipt
+from manifests.manifest import LedgerReceipt, Manifest, Receipt
 from manifests.recipe import Recipe, Settings
 from manifests.store import Store
 from pipeline.line import LINE, step_named
@@ -277,7 +277,8 @@ def _located(wanted: Input, partition: str, receipt: Receipt) -> tuple[InputFile
 def _damaged(manifest: Manifest, sizes: dict[str, int]) -> dict[str, str]:
     """Return the files of a commit that are gone or have another size than recorded."""
     found: dict[str, str] = {}
-    for receipt in (*manifest.outputs, manifest.ledger):
+    receipts: list[Receipt | LedgerReceipt] = [*manifest.outputs, manifest.ledger]
+    for receipt in receipts:
         size = sizes.get(receipt.path)
         if size is None:
             found[receipt.path] = "is gone"

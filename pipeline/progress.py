@@ -53,7 +53,7 @@ class _StepProgress:
     @property
     def eta_s(self) -> float | None:
         worked = self.done - self.before
-        remaining = self.partitions - self.done
+        remaining = self.partitions - self.done - self.failed
         return self.seconds / worked * remaining if worked and remaining and not self.ended_s else None
 
 

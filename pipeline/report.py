@@ -134,7 +134,8 @@ def _keywords(manifests: list[Manifest]) -> dict[str, JsonValue]:
 
 
 def _most_first(counts: Mapping[str, int]) -> JsonValue:
-    return dict[str, JsonValue](sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return dict[str, JsonValue](ordered)
 
 
 def _facts(manifests: list[Manifest]) -> dict[str, JsonValue]:

@@ -140,15 +140,16 @@ class Runner:
             return
         for number in range(self._run.rounds):
             plan = self._plan(step)
-            todo = [p for p in self._selection.of(plan) if p.name not in self.summary.failed]
+            ours = self._selection.of(plan)
+            todo = [p for p in ours if p.name not in self.summary.failed]
             if step.kind == "reduce" and plan.waiting:
                 self._skip(step, plan.waiting)
                 return
             if not todo:
                 break
             self._started()
-            done = len(plan.partitions) - len(todo)
-            self._events("step_started", step=step.name, partitions=len(plan.partitions), done=done, round=number)
+            done = len(plan.settled())
+            self._events("step_started", step=step.name, partitions=done + len(ours), done=done, round=number)
             self._run_round(step, todo, final=number == self._run.rounds - 1)
             if self._draining() or self.summary.broken:
                 break

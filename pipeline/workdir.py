@@ -6,6 +6,7 @@ import json
 
 from manifests.manifest import FORMAT
 from manifests.store import AlreadyThereError, Store
+from pipeline.errors import is_disk_full
 
 
 class WorkdirError(Exception):
@@ -28,6 +29,10 @@ def open_workdir(store: Store, recipe: str, *, create: bool) -> None:
             )
         except AlreadyThereError:
             return open_workdir(store, recipe, create=False)
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            raise WorkdirError(f"{store.uri} cannot be made a workdir: {error}; use another --workdir") from error
         return None
     if found.get("format") != FORMAT:
         raise WorkdirError(
@@ -46,5 +51,7 @@ def read_workdir(store: Store) -> dict[str, object] | None:
         return dict(json.loads(store.read("workdir.json")))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise WorkdirError(f"{store.uri} cannot be used as a workdir: {error}; use another --workdir") from error
     except (ValueError, TypeError) as error:
         raise WorkdirError(f"{store.uri}/workdir.json is not readable: {error}") from error

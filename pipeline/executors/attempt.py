@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import threading
 import time
@@ -12,11 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 from manifests.store import Store
+from pipeline.errors import is_disk_full
 from pipeline.executors.base import FailureKind, Finished, TaskFailure
 from pipeline.worker import TaskSpec, run_task
 from stages.step import CorruptFileError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DeadlineError(Exception):
@@ -40,7 +38,7 @@ def attempt(store: Store, spec: TaskSpec, deadline_s: float = 0.0) -> Finished:
     except DeadlineError:
         return Finished(spec, late(spec, deadline_s), time.monotonic() - start)
     except OSError as error:
-        kind: FailureKind = "no_space" if error.errno in _FULL else "error"
+        kind: FailureKind = "no_space" if is_disk_full(error) else "error"
         return Finished(spec, TaskFailure(kind, describe(error)), time.monotonic() - start)
     except Exception as error:  # noqa: BLE001  (a worker's edge: a bad partition must not end the others)
         return Finished(spec, TaskFailure("error", describe(error)), time.monotonic() - start)

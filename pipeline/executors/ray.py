@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -20,11 +21,13 @@ import ray
 
 from manifests.store import Store
 from pipeline.code_digest import code_digest, copy_code
+from pipeline.errors import UserError
 from pipeline.executors.attempt import attempt, describe, late
 from pipeline.executors.base import Finished, TaskFailure
 from pipeline.worker import TaskSpec
 
 _OBJECT_STORE_BYTES = 128 << 20  # image bytes never travel through Ray: a small object store is enough
+_PROBE_S = 5.0
 _STORES: dict[str, Store] = {}
 
 
@@ -36,9 +39,14 @@ class RayTasks:
         workers: Tasks at a time; 0 on a cluster: all of its CPUs.
         deadline_s: After which a task is cancelled by force.
         address: A cluster's address; empty starts Ray on this machine.
+
+    Raises:
+        UserError: If nothing answers at the address.
     """
 
     def __init__(self, store: Store, workers: int, deadline_s: float, address: str = "") -> None:
+        if address:
+            _probe(address)
         self._store = store
         self._deadline_s = deadline_s
         self._running: dict[ray.ObjectRef[Finished], tuple[TaskSpec, float]] = {}
@@ -90,6 +98,22 @@ class RayTasks:
                 return Finished(spec, late(spec, self._deadline_s), seconds)
             return Finished(spec, TaskFailure("lost", f"{spec.name}: {describe(error)}"), seconds)
         return finished
+
+
+def _probe(address: str) -> None:
+    """Try the door of a cluster before Ray does, which takes minutes to give up."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("auto", "local"):
+        return
+    try:
+        if not colon:
+            raise ValueError("it has no port")
+        socket.create_connection((host, int(port)), _PROBE_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"no Ray cluster can be joined at {address} ({error}); give --ray-address or RAY_ADDRESS as HOST:PORT "
+            "(`ray start --head` prints it), or leave it out to start Ray here"
+        ) from error
 
 
 def _local(workers: int) -> dict[str, Any]:

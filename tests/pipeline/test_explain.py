@@ -1,0 +1,146 @@
+import polars as pl
+import pytest
+
+from tests.pipeline.read_commands import ask
+
+ALL = [
+    "filter.match", "filter.pool", "download.fetch", "dedup.inspect", "dedup.cluster", "shard.plan", "shard.pack",
+    "shard.index",
+]  # fmt: skip
+
+
+def explained(workdir, query):
+    answer = ask(workdir, "explain", query, "--json")
+    assert answer.exit_code == 0, answer.out
+    return answer.json
+
+
+@pytest.fixture(scope="module")
+def released(built):
+    """A released sample that others are copies of."""
+    samples = pl.read_parquet(built.path / "release/metafile/samples.parquet")
+    clusters = built.table("dedup.cluster", "clusters")
+    near = clusters.filter(pl.col("proof") == "near")["cluster_id"]
+    return samples.filter(pl.col("sample_id").is_in(near.to_list())).row(0, named=True)
+
+
+@pytest.fixture(scope="module")
+def ledger(built):
+    paths = sorted(f"{m.ledger.path}" for m in built.manifests().values())
+    return pl.concat([pl.read_parquet(built.path / path) for path in paths])
+
+
+def test_a_released_sample_is_found_by_all_its_names(built, released):
+    for name, by in (("sample_id", "sample_id"), ("img_name", "img_name"), ("url", "url"), ("sha256", "sha256")):
+        found = explained(built, released[name])
+        assert found["matched_by"] == by
+        (sample,) = [s for s in found["samples"] if s["sample_id"] == released["sample_id"]]
+        assert (sample["state"], sample["reason"], sample["source"]) == ("released", None, released["source"])
+        assert [entry["step"] for entry in sample["history"]] == ALL
+        assert {entry["verdict"] for entry in sample["history"]} == {"kept"}
+        assert found["note"] is None
+
+
+def test_what_each_step_found_out(built, released):
+    (sample,) = explained(built, released["sample_id"])["samples"]
+    values = {entry["step"]: entry["values"] for entry in sample["history"]}
+    assert values["filter.match"]["url"] == released["url"]
+    assert values["filter.match"]["matched"] == released["matched"]
+    assert values["filter.pool"]["partition"].startswith("web-")
+    assert values["download.fetch"]["sha256"] == released["sha256"]
+    assert values["dedup.inspect"]["phash"] == f"{released['phash']:016x}"
+    assert "thumbnail" not in values["dedup.inspect"]
+    assert values["shard.plan"]["caption"] == released["caption"]
+    assert values["shard.index"]["split"] == released["split"]
+    evidence = {entry["step"]: entry["evidence"] for entry in sample["history"]}
+    assert evidence["dedup.cluster"]["leader"] == released["sample_id"]
+    assert evidence["dedup.cluster"]["copies"] >= 1
+
+
+def test_a_copy_names_its_leader_and_the_proof(built, ledger):
+    row = ledger.filter(pl.col("reason") == "dedup.near_duplicate").row(0, named=True)
+    (sample,) = explained(built, row["sample_id"])["samples"]
+    assert (sample["state"], sample["reason"]) == ("dropped", "dedup.near_duplicate")
+    last = sample["history"][-1]
+    assert (last["step"], last["verdict"]) == ("dedup.cluster", "dropped")
+    assert (last["evidence"]["leader"], last["evidence"]["proof"]) == (row["other_id"], "near")
+    assert last["evidence"]["distance"] == row["value"] <= last["evidence"]["cut"] == 4.0
+    assert "locator" not in last["evidence"]
+
+
+def test_a_row_that_was_not_downloaded(built, ledger):
+    row = ledger.filter(pl.col("reason") == "download.http_404").row(0, named=True)
+    (sample,) = [s for s in explained(built, row["url"])["samples"] if s["sample_id"] == row["sample_id"]]
+    assert (sample["state"], sample["reason"]) == ("failed", "download.http_404")
+    assert sample["history"][-1]["evidence"]["status"] == 404
+
+
+def test_a_row_that_never_was_a_candidate(built, ledger):
+    row = ledger.filter(pl.col("reason") == "filter.bad_url").row(0, named=True)
+    for name in (row["sample_id"], row["url"]):
+        (sample,) = explained(built, name)["samples"]
+        assert (sample["state"], sample["reason"]) == ("dropped", "filter.bad_url")
+        assert len(sample["history"]) == 1
+
+
+def test_a_repeated_row_is_told_but_the_one_that_stayed_decides(built, ledger):
+    row = ledger.filter(pl.col("reason") == "filter.repeated_row").row(0, named=True)
+    (sample,) = explained(built, row["sample_id"])["samples"]
+    reasons = [(entry["step"], entry["reason"]) for entry in sample["history"]]
+    assert ("filter.pool", "filter.repeated_row") in reasons
+    assert ("filter.pool", None) in reasons
+    assert sample["reason"] != "filter.repeated_row"
+
+
+def test_a_url_is_found_under_another_spelling(built, released):
+    other = released["url"].replace("http://", "HTTPS://").replace(".rs5m.test/", ".RS5M.test:443/") + "#top"
+    assert released["sample_id"] in {s["sample_id"] for s in explained(built, other)["samples"]}
+
+
+@pytest.mark.parametrize(
+    "query", ["0" * 32, "0" * 64, "http://no.test/where.jpg", "cc3m_" + "1" * 32 + ".jpg", "no name"]
+)
+def test_nothing_found(built, query):
+    answer = ask(built, "explain", query, "--json")
+    assert answer.exit_code == 2
+    assert (answer.json["samples"], answer.json["matched_by"]) == ([], None)
+    assert "counted per source, not listed" in answer.json["note"]
+    shown = ask(built, "explain", query)
+    assert shown.exit_code == 2
+    assert shown.out.startswith("nothing found: looked for ")
+
+
+def test_a_table_that_cannot_be_read_is_one_line(settled):
+    path = min(settled.path.glob("data/filter.match/*/*.parquet"))
+    body = bytes(path.stat().st_size)
+    path.unlink()
+    path.write_bytes(body)
+    answer = ask(settled, "explain", "http://no.test/where.jpg")
+    assert answer.exit_code == 2
+    assert f"{path.relative_to(settled.path)}: is no readable table" in answer.err
+    assert answer.err.endswith("run `rs5m-build verify`, which sets it aside, then `rs5m-build run`\n")
+
+
+def test_in_progress(fresh):
+    fresh.run(until="filter")
+    identity = fresh.table("filter.pool", "candidates")["sample_id"][0]
+    (sample,) = explained(fresh, identity)["samples"]
+    assert (sample["state"], sample["reason"]) == ("in_progress", None)
+    assert [entry["step"] for entry in sample["history"]][-1] == "filter.pool"
+
+
+def test_for_people_without_control_characters(built, released):
+    shown = ask(built, "explain", released["sample_id"]).out
+    assert shown.startswith(f"{released['sample_id']}  {released['source']}  released\n  filter.match/")
+    assert f"    url: {released['url']}\n" in shown
+
+
+def test_what_the_web_wrote_cannot_steer_a_terminal():
+    from pipeline.explain import Entry, Explanation, Sample
+    from pipeline.explain_text import explanation_lines
+
+    entry = Entry(
+        "filter.match", "p", "0" * 16, "kept", None, {}, {"text": "a\x1b[2Jb\nc \u202e caf\u00e9", "matched": ["x"]}
+    )
+    lines = explanation_lines(Explanation("q", "url", [Sample("0" * 32, "sbu", [entry])], None))
+    assert "    text: a\\x1b[2Jb\\nc \\u202e caf\u00e9" in lines

@@ -1,0 +1,85 @@
+from manifests.store import Store
+from pipeline.locks import Lock
+from tests.pipeline.read_commands import ask
+
+
+def files(workdir):
+    return {str(p.relative_to(workdir.path)) for p in workdir.path.rglob("*") if p.is_file()}
+
+
+def test_a_settled_build_has_no_garbage(settled):
+    before = files(settled)
+    answer = ask(settled, "gc")
+    assert answer.exit_code == 0
+    assert answer.out == "removed 0 files, 0 bytes\n"
+    assert files(settled) == before
+
+
+def test_leftovers_go_and_what_commits_point_at_stays(settled, reference):
+    before = files(settled)
+    leftovers = {
+        "data/dedup.cluster/all/survivors-000000000000.parquet": b"12345",
+        "data/download.fetch/web-0001/images-000000000000.tar": b"1",
+        "ledger/filter.pool/all-000000000000.parquet": b"22",
+        "data/shard.plan/all/.tmp-0123": b"333",
+        "release/train/.tmp-4567": b"4444",
+        "release/train/pub11-train-0000.tar.corrupt": b"55555",
+        "commits/filter.pool/all@0000000000000000.0000.json.corrupt": b"6",
+    }
+    for name, body in leftovers.items():
+        (settled.path / name).write_bytes(body)
+    planned = ask(settled, "gc", "--dry-run").out
+    assert files(settled) == before | set(leftovers)
+    assert planned.endswith("would remove 7 files, 21 bytes\n")
+    assert "would remove data/shard.plan/all/.tmp-0123 (3 bytes)\n" in planned
+    assert ask(settled, "gc").out == planned.replace("would remove", "removed")
+    assert files(settled) == before
+    assert settled.snapshot() == reference
+    assert not settled.run().had_work
+
+
+def test_superseded_commits_go_with_what_only_they_point_at(settled, reference):
+    assert settled.run("dedup.radius=0").exit_code == 0
+    changed = settled.snapshot("dedup.radius=0")
+    with_both = files(settled)
+    assert ask(settled, "gc", "--set", "dedup.radius=0").out == "removed 0 files, 0 bytes\n"
+    answer = ask(settled, "gc", "--set", "dedup.radius=0", "--superseded")
+    assert answer.exit_code == 0
+    assert "commits\n" in answer.out
+    assert files(settled) < with_both
+    commits = sorted((settled.path / "commits/dedup.cluster").iterdir())
+    assert len(commits) == 1
+    assert not any(".0000.json" in path.name for path in (settled.path / "commits/download.fetch").iterdir())
+    assert settled.snapshot("dedup.radius=0") == changed
+    assert not settled.run("dedup.radius=0").had_work
+    assert ask(settled, "verify", "--set", "dedup.radius=0").exit_code == 0
+    before = settled.table("download.fetch", "fetched", "dedup.radius=0")
+    assert settled.run().exit_code == 0
+    assert settled.snapshot() == reference
+    assert settled.table("download.fetch", "fetched").equals(before)
+
+
+def test_superseded_leaves_alone_what_a_run_may_still_take_over(settled, reference):
+    """Under settings that have not run yet, recorded answers of the web are not thrown away."""
+    unsettled = ("--set", "download.max_bytes=20000")
+    answer = ask(settled, "gc", "--superseded", *unsettled)
+    assert "kept the earlier commits of download.fetch: it is not settled under these settings\n" in answer.out
+    assert settled.snapshot() == reference
+
+
+def test_never_beside_a_run(settled):
+    with Lock(Store(str(settled.path)), "run", 0.02, lambda _: None):
+        answer = ask(settled, "gc")
+    assert answer.exit_code == 2
+    assert "in use" in answer.err
+
+
+def test_an_unreadable_commit_stops_it(settled):
+    path = next((settled.path / "commits/dedup.cluster").iterdir())
+    path.unlink()
+    path.write_bytes(b"{}")
+    before = files(settled)
+    answer = ask(settled, "gc")
+    assert answer.exit_code == 2
+    assert "`rs5m-build verify`, which sets it aside" in answer.err
+    assert files(settled) == before
