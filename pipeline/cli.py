@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,13 +143,8 @@ def gc(
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C exits with 130 and leaves a state that can be resumed."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; nothing half-done is believed: run the same command again to resume\n")
-        sys.stderr.flush()
-        os._exit(130)
+    """Run the command line."""
+    app()
 
 
 def _open(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
@@ -197,6 +191,9 @@ def _one_line_errors() -> Iterator[None]:
 
     try:
         yield
+    except KeyboardInterrupt as error:  # here, because typer would turn it into a silent exit
+        sys.stderr.write("stopped; nothing half-done is believed: run the same command again to resume\n")
+        raise typer.Exit(130) from error
     except (RecipeError, WorkdirError, WorldError, LockHeldError, UserError, CorruptCommitError) as error:
         sys.stderr.write(f"rs5m-build: {error}\n")
         raise typer.Exit(2) from error

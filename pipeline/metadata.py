@@ -105,7 +105,7 @@ def _expand(pattern: str, store: Store, source: str) -> list[str]:
     fs, path = fsspec.core.url_to_fs(base + pattern, **({} if absolute else store.options))
     names = [path]
     if glob.has_magic(pattern):
-        below = "" if absolute else path.removesuffix(pattern)  # the workdir's own name is no pattern
+        below = path.removesuffix(pattern) if not absolute and path.endswith(pattern) else ""  # the workdir is no pattern
         names = sorted(str(name) for name in fs.glob(glob.escape(below) + path[len(below) :]))
     if not names or (len(names) == 1 and not fs.exists(names[0])):
         raise RecipeError(f"sources.{source}.metadata: no file matches {base + pattern}")

@@ -29,7 +29,7 @@ class RunFolder:
     """
 
     def __init__(self, store: Store, recipe: Recipe, arguments: list[str]) -> None:
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")  # fine enough that names sort as runs follow
         self.path = f"runs/{stamp}-{secrets.token_hex(4)}"
         self._store = store
         self._lines: list[bytes] = []

@@ -8,9 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +58,13 @@ class RayTasks:
         self._code = Path(tempfile.mkdtemp(prefix="rs5m-code-"))
         copy_code(self._code)
         started: dict[str, Any] = {"address": address} if address else _local(workers)
-        ray.init(
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            runtime_env={"working_dir": str(self._code)},
-            **started,
-        )
+        with _signals_kept():
+            ray.init(
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"working_dir": str(self._code)},
+                **started,
+            )
         self.capacity = workers or int(ray.cluster_resources().get("CPU", 1))
         self._remote = ray.remote(num_cpus=1, max_retries=0)(_attempt)
 
@@ -98,6 +103,18 @@ class RayTasks:
                 return Finished(spec, late(spec, self._deadline_s), seconds)
             return Finished(spec, TaskFailure("lost", f"{spec.name}: {describe(error)}"), seconds)
         return finished
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back the handlers that Ray takes when it starts: with its own, SIGTERM would kill the run, not drain it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _probe(address: str) -> None:

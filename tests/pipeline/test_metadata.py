@@ -1,0 +1,168 @@
+"""Which metadata files are read, how they are cut into partitions, and what is said when they cannot be."""
+
+import json
+import shutil
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from manifests.recipe import Recipe, Source
+from manifests.recipe_files import RecipeError
+from manifests.store import Store
+from pipeline import metadata
+from pipeline.metadata import metadata_slices
+
+
+def _parquet(path: Path, rows: int, row_group_size: int = 1000, word: str = "x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"URL": [f"http://a.example/{word}{i}" for i in range(rows)], "TEXT": [word] * rows})
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+def _tsv(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def _recipe(**sources: list[str] | Source) -> Recipe:
+    named = {k: s if isinstance(s, Source) else Source(metadata=s) for k, s in sources.items()}
+    return Recipe(name="test", sources=named)
+
+
+@pytest.fixture
+def store(tmp_path):
+    (tmp_path / "work").mkdir()
+    return Store(str(tmp_path / "work"))
+
+
+def _uris(recipe: Recipe, store: Store) -> list[str]:
+    return sorted(str(item.params["uri"]) for item in metadata_slices(recipe, store))
+
+
+def test_relative_globs_are_below_the_workdir(store, tmp_path, monkeypatch):
+    for number in (1, 2):
+        _tsv(tmp_path / f"work/meta/{number}.tsv", f"a {number}\thttp://a.example/{number}\n")
+    _tsv(tmp_path / "elsewhere/meta/3.tsv", "a\thttp://a.example/3\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert _uris(_recipe(cc3m=["meta/*.tsv"]), store) == ["meta/1.tsv", "meta/2.tsv"]
+    assert _uris(_recipe(cc3m=["meta/2.tsv"]), store) == ["meta/2.tsv"]
+
+
+def test_a_workdir_whose_name_looks_like_a_pattern(tmp_path):
+    _tsv(tmp_path / "run [1]/meta/1.tsv", "a\thttp://a.example/1\n")
+    assert _uris(_recipe(cc3m=["meta/*.tsv"]), Store(str(tmp_path / "run [1]"))) == ["meta/1.tsv"]
+
+
+def test_absolute_paths_and_uris_are_taken_as_they_stand(store, tmp_path):
+    one = _tsv(tmp_path / "far/1.tsv", "a\thttp://a.example/1\n")
+    two = _tsv(tmp_path / "far/2.tsv", "b\thttp://a.example/2\n")
+    assert _uris(_recipe(cc3m=[f"{tmp_path}/far/*.tsv"]), store) == [str(one), str(two)]
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/rs5m-test/3.tsv", b"c\thttp://a.example/3\n")
+    try:
+        assert _uris(_recipe(cc3m=["memory://rs5m-test/*.tsv"]), store) == ["memory:///rs5m-test/3.tsv"]
+    finally:
+        memory.rm("/rs5m-test", recursive=True)
+
+
+def test_partition_names_tell_source_content_and_place_and_not_the_path(store, tmp_path):
+    _parquet(tmp_path / "work/one/a.parquet", 5)
+    here = metadata_slices(_recipe(laion2b=["one/*.parquet"]), store)
+    shutil.move(tmp_path / "work/one", tmp_path / "work/two")
+    there = metadata_slices(_recipe(laion2b=["two/*.parquet"]), store)
+    assert [item.partition for item in here] == [item.partition for item in there]
+    assert here[0].partition == f"laion2b-{here[0].digest[:12]}-0"
+
+
+@pytest.mark.parametrize(
+    ("rows", "group", "bound", "ranges"),
+    [
+        (10, 2, 4, [(0, 2), (2, 4), (4, 5)]),
+        (10, 3, 4, [(0, 1), (1, 2), (2, 4)]),
+        (10, 5, 100, [(0, 2)]),
+        (10, 10, 4, [(0, 1)]),
+        (0, 1, 4, [(0, 1)]),
+    ],
+)
+def test_a_parquet_file_is_cut_at_row_groups(store, tmp_path, monkeypatch, rows, group, bound, ranges):
+    monkeypatch.setattr(metadata, "PARTITION_ROWS", bound)
+    path = _parquet(tmp_path / "work/a.parquet", rows, group)
+    groups = pq.ParquetFile(path).metadata.num_row_groups
+    found = metadata_slices(_recipe(laion2b=["a.parquet"]), store)
+    cut = sorted((item.params["first_group"], item.params["end_group"]) for item in found)
+    assert cut == ranges
+    assert sorted(int(item.partition.rsplit("-", 1)[1]) for item in found) == [first for first, _ in cut]
+    assert cut[-1][1] == groups
+
+
+def test_digests_are_remembered_until_the_file_changes(store, tmp_path, monkeypatch):
+    path = _tsv(tmp_path / "work/1.tsv", "a\thttp://a.example/1\n")
+    recipe, read = _recipe(cc3m=["1.tsv"]), []
+    original = metadata.file_digest
+    monkeypatch.setattr(metadata, "file_digest", lambda file: read.append(1) or original(file))
+    first = metadata_slices(recipe, store)
+    assert (metadata_slices(recipe, store), len(read)) == (first, 1)
+    path.write_text("b b\thttp://a.example/1\n")
+    assert metadata_slices(recipe, store)[0].digest != first[0].digest
+    assert len(read) == 2
+    (tmp_path / "work/cache/file-digests.json").write_text("[broken")
+    metadata_slices(recipe, store)
+    assert len(read) == 3
+
+
+def test_looking_leaves_nothing_behind(store, tmp_path):
+    _tsv(tmp_path / "work/1.tsv", "a\thttp://a.example/1\n")
+    metadata_slices(_recipe(cc3m=["1.tsv"]), store, remember=False)
+    assert not (tmp_path / "work/cache").exists()
+    metadata_slices(_recipe(cc3m=["1.tsv"]), store)
+    assert len(json.loads((tmp_path / "work/cache/file-digests.json").read_text())) == 1
+
+
+def test_attributes_are_part_of_a_slice(store, tmp_path):
+    _tsv(tmp_path / "work/1.tsv", "a\thttp://a.example/1\n")
+    _parquet(tmp_path / "work/who.parquet", 3)
+    (bare,) = metadata_slices(_recipe(cc3m=["1.tsv"]), store)
+    (told,) = metadata_slices(_recipe(cc3m=Source(metadata=["1.tsv"], attributes="who.parquet")), store)
+    assert (bare.attributes_digest, bare.partition) == ("", told.partition)
+    assert told.attributes_digest
+
+
+def test_equal_files_are_refused_and_both_are_named(store, tmp_path):
+    _tsv(tmp_path / "work/1.tsv", "a\thttp://a.example/1\n")
+    _tsv(tmp_path / "work/2.tsv", "a\thttp://a.example/1\n")
+    with pytest.raises(RecipeError, match=r"cc3m: 1\.tsv and 2\.tsv are the same file"):
+        metadata_slices(_recipe(cc3m=["*.tsv"]), store)
+    assert len(metadata_slices(_recipe(cc3m=["1.tsv"], cc12m=["2.tsv"]), store)) == 2
+
+
+@pytest.mark.parametrize(
+    ("sources", "says"),
+    [
+        ({}, "no source is enabled: set sources.NAME.metadata"),
+        ({"laion5b": ["a"]}, r"sources\.laion5b: no such source; known are laion2b, "),
+        ({"wit": ["a"]}, r"sources\.wit: its format \(wit-tsv\) has no reader yet; set sources\.wit\.enabled=false"),
+        ({"cc3m": []}, r"sources\.cc3m: no metadata is named; set sources\.cc3m\.metadata or enabled=false"),
+        ({"cc3m": ["gone.tsv"]}, r"sources\.cc3m\.metadata: no file matches .*work/gone\.tsv"),
+        ({"cc3m": ["gone/*.tsv"]}, r"sources\.cc3m\.metadata: no file matches .*work/gone/\*\.tsv"),
+        ({"laion2b": ["bad.parquet"]}, r"sources\.laion2b: bad\.parquet: .*; fetch the file again or leave it out"),
+        ({"laion2b": ["torn.parquet"]}, r"sources\.laion2b: torn\.parquet: .*; fetch the file again or leave it out"),
+        ({"cc3m": ["folder"]}, "folder: cannot be read"),
+        ({"cc3m": Source(metadata=["ok.tsv"], attributes="gone.parquet")}, r"gone\.parquet: cannot be read"),
+        ({"cc3m": Source(enabled=False)}, "no source is enabled"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(store, tmp_path, sources, says):
+    work = tmp_path / "work"
+    (work / "folder").mkdir()
+    _tsv(work / "ok.tsv", "a\thttp://a.example/1\n")
+    (work / "bad.parquet").write_bytes(b"<html>not what was asked for</html>")
+    whole = _parquet(tmp_path / "whole.parquet", 100).read_bytes()
+    (work / "torn.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RecipeError, match=says) as caught:
+        metadata_slices(_recipe(**sources), store)
+    assert "\n" not in str(caught.value)
