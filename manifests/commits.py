@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
 from manifests.manifest import CommitName, Manifest
 from manifests.store import AlreadyThereError, Store
+
+_READERS = 16
 
 
 class CorruptCommitError(Exception):
@@ -75,6 +78,11 @@ class CommitStore:
                 ) from error
             self._read[name.path] = known
         return known
+
+    def read_all(self, names: list[CommitName]) -> list[Manifest]:
+        """Read manifests, several at a time: on an object store each is a request."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(self.read, names))
 
     def commit(self, manifest: Manifest, number: int) -> CommitName:
         """Create a manifest as pass ``number``.

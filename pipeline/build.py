@@ -49,20 +49,30 @@ class Options:
 
 @dataclass(slots=True)
 class Ended:
-    """How a run ended: its summary, whether it found anything to do, and the signal's exit code if one came."""
+    """How a run ended.
+
+    Attributes:
+        summary: What was done.
+        had_work: Whether anything could be done.
+        signal_code: The exit code of a signal that came.
+        waiting: If nothing could be done: the steps that are not settled, and what they wait for.
+    """
 
     summary: Summary
     had_work: bool
     signal_code: int = 0
+    waiting: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
-        """The process's exit code: 0 settled, 3 failed or open, 4 a law broken, 130 or 143 a signal."""
+        """The exit code: 0 settled, 2 nothing could start, 3 failed or open, 4 law broken, 130 or 143 a signal."""
         if self.summary.broken:
             return 4
         if self.signal_code:
             return self.signal_code
-        return 3 if self.summary.failed or self.summary.left_open else 0
+        if self.waiting:
+            return 2
+        return 3 if self.summary.failed or self.summary.left_open or self.summary.unready else 0
 
 
 def build(recipe: Recipe, store: Store, options: Options, say: Callable[[str], None]) -> Ended:
@@ -83,7 +93,8 @@ def build(recipe: Recipe, store: Store, options: Options, say: Callable[[str], N
         if not _has_work(planner, steps, options.selection):
             if newest_recipe(store) != recipe:
                 RunFolder(store, recipe, options.arguments)
-            return Ended(Summary(), had_work=False)
+            plans = [planner.plan(step) for step in steps]
+            return Ended(Summary(), had_work=False, waiting={p.step.name: p.waiting for p in plans if p.waiting})
         return _work(recipe, store, options, steps, planner, commits, locks, interrupts, stack)
 
 

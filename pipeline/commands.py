@@ -65,6 +65,10 @@ def _slice(text: str) -> tuple[int, int]:
 
 def _say_end(store: Store, ended: Ended) -> None:
     summary = ended.summary
+    if ended.waiting:
+        step, names = next(iter(ended.waiting.items()))
+        stderr_say(f"nothing could be done: {step} waits for {', '.join(names[:3])}; run the steps before it first")
+        return
     if not ended.had_work:
         stderr_say(f"nothing to do: {store.uri} is settled for these settings")
         return

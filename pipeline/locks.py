@@ -52,13 +52,13 @@ class Lock:
 
     def __enter__(self) -> Lock:
         self._create()
+        self._thread.start()  # it beats while others are watched, so that whoever watches it sees that it lives
         try:
             for path in self._overlapping():
                 self._free(path)
         except BaseException:
-            self._store.remove(self._path)
+            self.__exit__(None, None, None)
             raise
-        self._thread.start()
         return self
 
     def __exit__(

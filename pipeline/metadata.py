@@ -86,13 +86,14 @@ def _of_source(
         if digest in by_digest:
             raise RecipeError(f"sources.{spec.key}: {by_digest[digest]} and {uri} are the same file; name one of them")
         by_digest[digest] = uri
-        for first, end in _ranges(spec, uri, store):
+        for first, end, rows in _ranges(spec, uri, store):
             params: dict[str, JsonValue] = {
                 "source": spec.key,
                 "uri": uri,
                 "digest": digest,
                 "first_group": first,
                 "end_group": end,
+                "rows": rows,
                 "attributes": attributes,
             }
             yield Slice(f"{spec.key}-{digest[:12]}-{first}", spec.key, digest, params, attributes_digest)
@@ -105,7 +106,9 @@ def _expand(pattern: str, store: Store, source: str) -> list[str]:
     fs, path = fsspec.core.url_to_fs(base + pattern, **({} if absolute else store.options))
     names = [path]
     if glob.has_magic(pattern):
-        below = path.removesuffix(pattern) if not absolute and path.endswith(pattern) else ""  # the workdir is no pattern
+        below = (
+            path.removesuffix(pattern) if not absolute and path.endswith(pattern) else ""
+        )  # the workdir is no pattern
         names = sorted(str(name) for name in fs.glob(glob.escape(below) + path[len(below) :]))
     if not names or (len(names) == 1 and not fs.exists(names[0])):
         raise RecipeError(f"sources.{source}.metadata: no file matches {base + pattern}")
@@ -115,10 +118,10 @@ def _expand(pattern: str, store: Store, source: str) -> list[str]:
     return [name[root:] for name in names]
 
 
-def _ranges(spec: SourceSpec, uri: str, store: Store) -> list[tuple[int, int]]:
-    """Return (first, end) row groups of each partition of a file."""
+def _ranges(spec: SourceSpec, uri: str, store: Store) -> list[tuple[int, int, int | None]]:
+    """Return (first, end) row groups of each partition of a file and its rows, None where no footer tells."""
     if spec.format != "parquet":
-        return [(0, 0)]
+        return [(0, 0, None)]
     try:
         with open_metadata(store, uri) as file:
             groups = row_groups(file)
@@ -130,7 +133,8 @@ def _ranges(spec: SourceSpec, uri: str, store: Store) -> list[tuple[int, int]]:
             cuts.append(index)
             rows = 0
         rows += group_rows
-    return list(zip(cuts, [*cuts[1:], len(groups)], strict=True))
+    ends = [*cuts[1:], len(groups)]
+    return [(first, end, sum(groups[first:end])) for first, end in zip(cuts, ends, strict=True)]
 
 
 class _Digests:

@@ -14,7 +14,7 @@ from manifests.recipe import Recipe, Settings
 from manifests.store import Store
 from pipeline.line import LINE, step_named
 from pipeline.metadata import Slice
-from pipeline.worker import InputFile, PriorFiles
+from pipeline.worker import InputFile, Layout, PriorFiles
 from stages.step import Input, Step, StoredFile
 
 State = Literal["done", "open", "todo"]
@@ -59,12 +59,14 @@ class StepPlan:
     """All partitions of a step that can be told now.
 
     Attributes:
+        names: All its partitions, those included whose inputs are not settled yet.
         waiting: Upstream partitions, ``<step>/<partition>``, that must be settled first.
         corrupt: Files that are gone or have another size than recorded.
     """
 
     step: Step
     partitions: list[PartitionPlan] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     corrupt: dict[str, str] = field(default_factory=dict)
 
@@ -100,6 +102,7 @@ class Planner:
         self._retry_failed = retry_failed
         self._plans: dict[str, StepPlan] = {}
         self._retried: set[str] = set()
+        self._receipts: dict[str, dict[str, Receipt]] = {}
 
     def plan(self, step: Step, *, fresh: bool = False) -> StepPlan:
         """Return the plan of a step, planning what is before it as needed; ``fresh`` reads the commits again."""
@@ -125,6 +128,8 @@ class Planner:
     def _planned(self, step: Step) -> StepPlan:
         plan = StepPlan(step)
         commits = self._commits.step(step.name)
+        manifests = self._commits.read_all(list(commits.all()))
+        self._receipts[step.name] = {o.path: o for manifest in manifests for o in manifest.outputs}
         sizes = self._sizes(step)
         settings, profile = Settings(self.settings(step)), step.profile()
         for partition, params, inputs, digests in self._partitions(step, plan):
@@ -143,18 +148,24 @@ class Planner:
     ) -> Iterator[tuple[str, dict[str, JsonValue], list[InputFile], list[tuple[str, str, str]]]]:
         """Yield (partition, params, inputs, input digests); upstream partitions that are missing go to ``plan``."""
         if not step.inputs:
+            plan.names = [item.partition for item in self._slices]
             for item in self._slices:
                 yield item.partition, item.params, [], _slice_digests(item)
             return
         upstream = {i.step: self.plan(step_named(i.step)) for i in step.inputs}
         waiting = [name for before in upstream.values() for name in self._unsettled(before)]
         if step.kind == "reduce":
+            plan.names = ["all"]
             plan.waiting = waiting
             if not waiting:
                 found = [_located(i, partition, r) for i in step.inputs for partition, r in _outputs(upstream, i)]
                 yield "all", {}, [f for f, _ in found], [d for _, d in found]
             return
         plan.waiting = waiting
+        first = upstream[step.inputs[0].step]
+        plan.names = sorted(
+            {*(first.names if first.step.kind == "map" else []), *(p for p, _ in _outputs(upstream, step.inputs[0]))}
+        )
         for partition in dict.fromkeys(p for p, _ in _outputs(upstream, step.inputs[0])):
             found = []
             for wanted in step.inputs:
@@ -215,40 +226,53 @@ class Planner:
         self, step: Step, partition: str, parts: Parts, commits: StepCommits, current: Manifest | None
     ) -> list[PriorFiles]:
         """Return earlier commits with an equal row fingerprint: of this partition, and of others cut another way."""
-        wanted, layout = parts.row_fingerprint(recording=step.recording), self.layout()
+        wanted, layout = parts.row_fingerprint(recording=step.recording), self.layout().key
         newest = [passes[-1] for by_fp in commits.names.values() for passes in by_fp.values()]
         manifests = [self._commits.read(name) for name in newest]
         equal = [
             m
             for m in manifests
-            if m.row_fingerprint == wanted and (m.partition == partition or m.facts.get("layout") != layout)
+            if m.row_fingerprint == wanted and (m.partition == partition or layout_of(m).key != layout)
         ]
         equal.sort(key=lambda m: (m is not current, m.partition != partition, m.partition, m.fingerprint))
         tables = set(step.outputs)
         return [
             PriorFiles(
+                partition=m.partition,
+                layout=layout_of(m),
                 settings=m.parts.recipe,
                 tables={o.name: o.path for o in m.outputs if o.name in tables and o.path.endswith(".parquet")},
                 ledger=m.ledger.path,
-                retry_failed=self._retry_failed,
+                retry_failed=self._retry_failed and f"{step.name}/{m.partition}" not in self._retried,
             )
             for m in equal
         ]
 
-    def layout(self) -> str:
-        """Return how the rows are cut into partitions now; empty before they are."""
+    def layout(self) -> Layout:
+        """Return how the rows are cut into partitions now."""
         pooled = self._plans.get("filter.pool")
         manifest = next(iter(pooled.settled().values()), None) if pooled else None
-        return str(manifest.facts.get("layout", "")) if manifest else ""
+        return layout_of(manifest) if manifest else Layout(0, frozenset())
 
     def receipts(self, step: str) -> dict[str, Receipt]:
-        """Return the receipt of every file that commits of a step point at, by path."""
-        names = self._commits.step(step).all()
-        return {o.path: o for name in names for o in self._commits.read(name).outputs}
+        """Return the receipt of every file that commits of a step pointed at when it was planned, by path."""
+        return self._receipts.get(step, {})
 
     def _why(self, partition: str, parts: Parts, commits: StepCommits) -> list[Change]:
         others = [self._commits.read(passes[-1]) for passes in commits.names.get(partition, {}).values()]
         return min((list(changes(other.parts, parts)) for other in others), key=len, default=[])
+
+
+def layout_of(manifest: Manifest) -> Layout:
+    """Return the layout that a commit says it was made under; none for steps that do not say."""
+    layout = manifest.facts.get("layout")
+    if not isinstance(layout, dict):
+        return Layout(0, frozenset())
+    buckets, spread = layout.get("buckets"), layout.get("spread")
+    return Layout(
+        buckets if isinstance(buckets, int) else 0,
+        frozenset(str(host) for host in spread) if isinstance(spread, list) else frozenset(),
+    )
 
 
 def _slice_digests(item: Slice) -> list[tuple[str, str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from manifests.commits import CommitStore
 from manifests.manifest import Manifest
 from manifests.store import Store
@@ -9,17 +11,22 @@ from manifests.store import Store
 _KEPT = ("release/report/", "release/geometa/")
 
 
-def before_write(commits: CommitStore, step: str, partition: str, fingerprint: str) -> None:
-    """Undo the commits that a write into ``release/`` makes untrue.
+def before_write(commits: CommitStore, step: str, fingerprints: Mapping[str, str]) -> None:
+    """Undo the commits that writes into ``release/`` make untrue.
 
     The index's commits go before the first tar is packed, and a tar's commits under other fingerprints before that
     tar is replaced.
+
+    Args:
+        commits: The commits.
+        step: The step about to write.
+        fingerprints: By partition, for all that are about to be written.
     """
     if step != "shard.index":
         for name in list(commits.step("shard.index").all()):
             commits.remove(name)
     for name in list(commits.step(step).all()):
-        if name.partition == partition and name.fp16 != fingerprint[:16]:
+        if name.partition in fingerprints and name.fp16 != fingerprints[name.partition][:16]:
             commits.remove(name)
 
 

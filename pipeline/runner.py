@@ -32,7 +32,8 @@ class Summary:
         worked: Partitions committed.
         failed: Partition to the last failure's message.
         left_open: Partitions that stayed open.
-        skipped: Steps not run, with what they wait for.
+        skipped: Steps not run, or not on all partitions, with what they wait for.
+        unready: Those of them that this run was meant to finish.
         broken: A closing law that did not hold.
         stopped: Whether the run was drained before its end.
     """
@@ -41,6 +42,7 @@ class Summary:
     failed: dict[str, str] = field(default_factory=dict)
     left_open: list[str] = field(default_factory=list)
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    unready: list[str] = field(default_factory=list)
     broken: str = ""
     stopped: bool = False
 
@@ -65,10 +67,14 @@ class Selection:
 
     def of(self, plan: StepPlan) -> list[PartitionPlan]:
         """Return the partitions of a step that are not done and may be worked on, sorted by name."""
+        mine = self.names(plan)
         ordered = sorted(plan.partitions, key=lambda p: p.partition)
-        if self.count and plan.step.kind == "map":
-            ordered = ordered[self.index :: self.count]
-        return [p for p in ordered if p.state != "done" and self._is_ours(p)]
+        return [p for p in ordered if p.state != "done" and p.partition in mine and self._is_ours(p)]
+
+    def names(self, plan: StepPlan) -> set[str]:
+        """Return the partitions of a step that fall to this slice, whether or not they can be worked on yet."""
+        ordered = sorted(plan.names)
+        return set(ordered[self.index :: self.count] if self.count and plan.step.kind == "map" else ordered)
 
     def _is_ours(self, plan: PartitionPlan) -> bool:
         source = plan.params.get("source")
@@ -155,6 +161,8 @@ class Runner:
                 break
         plan = self._plan(step)
         self.summary.left_open += [p.name for p in plan.partitions if p.state == "open"]
+        if plan.waiting and not self._selection.names(plan) <= {p.partition for p in plan.partitions}:
+            self._skip(step, plan.waiting)
         if plan.partitions and not plan.waiting:
             self._events("step_finished", step=step.name, rows=_totals(plan))
 
@@ -166,6 +174,8 @@ class Runner:
 
     def _skip(self, step: Step, waiting: list[str]) -> None:
         self.summary.skipped[step.name] = waiting
+        if not self._selection.sources and not (self._selection.count and step.kind == "reduce"):
+            self.summary.unready.append(step.name)
         self._events("step_skipped", step=step.name, waiting=list[JsonValue](waiting[:20]))
 
     def _plan(self, step: Step) -> StepPlan:
@@ -186,11 +196,11 @@ class Runner:
         attempts: dict[str, int] = dict.fromkeys(by_name, 0)
         queue, running = deque(todo), 0
         executor = self._started()
+        if step.releases:
+            before_write(self._commits, step.name, {plan.partition: plan.fingerprint for plan in todo})
         while queue or running:
             while queue and running < executor.capacity and not self._draining():
                 plan = queue.popleft()
-                if step.releases:
-                    before_write(self._commits, step.name, plan.partition, plan.fingerprint)
                 executor.submit(self._spec(step, plan, final=final))
                 running += 1
             if not running:
@@ -259,7 +269,8 @@ class Runner:
             )
         facts = dict(outcome.facts)
         if step.carries:
-            facts["layout"] = self._planner.layout()
+            layout = self._planner.layout()
+            facts["layout"] = {"buckets": layout.buckets, "spread": list[JsonValue](sorted(layout.spread))}
         return Manifest(
             step=plan.step,
             partition=plan.partition,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from manifests.schemas import LEDGER, TABLES, TableSpec
 from manifests.store import Store
 from manifests.tables import empty_frame, file_sha256, read_table, write_table
 from pipeline.line import step_named
+from stages.places import partitions_of
 from stages.step import CorruptFileError, Output, PriorCommit, Step, StoredFile, Task
 
 
@@ -29,9 +31,24 @@ class InputFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """How the rows of the web were cut into partitions when a commit was made."""
+
+    buckets: int
+    spread: frozenset[str]
+
+    @property
+    def key(self) -> str:
+        """Equal for equal layouts."""
+        return f"{self.buckets}:{','.join(sorted(self.spread))}"
+
+
+@dataclass(frozen=True, slots=True)
 class PriorFiles:
     """The files of one earlier commit of the same step."""
 
+    partition: str
+    layout: Layout
     settings: dict[str, JsonValue]
     tables: dict[str, str]
     ledger: str
@@ -79,7 +96,7 @@ def run_task(store: Store, spec: TaskSpec) -> Outcome:
         work.mkdir()
         out.mkdir()
         task = Task(spec.step, spec.partition, Settings(spec.settings), spec.params, spec.final, work)
-        result = step.process(task, _Tables(store, spec.inputs), _Prior(store, step, spec.prior))
+        result = step.process(task, _Tables(store, spec.inputs), _Prior(store, step, spec.partition, spec.prior))
         receipts = [_stored(store, step, task, output, out) for output in result.outputs]
         written = write_table(LEDGER, result.ledger, out / "ledger.parquet")
         path = f"ledger/{spec.step}/{spec.partition}-{written.sha256[:12]}.parquet"
@@ -152,13 +169,16 @@ class _Tables:
         self.store = store
         self._inputs = inputs
 
-    def frame(self, step: str, table: str) -> pl.DataFrame:
-        parts = [frame for _, frame in self.partitions(step, table)]
-        return pl.concat(parts) if parts else empty_frame(table_of(step_named(step), table))
+    def frame(self, step: str, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        parts = [frame for _, frame in self.partitions(step, table, columns)]
+        if parts:
+            return pl.concat(parts)
+        empty = empty_frame(table_of(step_named(step), table))
+        return empty.select(columns) if columns is not None else empty
 
-    def partitions(self, step: str, table: str) -> list[tuple[str, pl.DataFrame]]:
+    def partitions(self, step: str, table: str, columns: Sequence[str] | None = None) -> list[tuple[str, pl.DataFrame]]:
         spec = table_of(step_named(step), table)
-        return [(f.partition, read_stored(self.store, spec, f.path)) for f in self.files(step, table)]
+        return [(f.partition, read_stored(self.store, spec, f.path, columns)) for f in self.files(step, table)]
 
     def files(self, step: str, output: str) -> list[StoredFile]:
         found = [i.file for i in self._inputs if (i.step, i.table) == (step, output)]
@@ -166,11 +186,17 @@ class _Tables:
 
 
 class _Prior:
-    def __init__(self, store: Store, step: Step, files: list[PriorFiles]) -> None:
-        self._commits: list[PriorCommit] = [_PriorCommit(store, step, f) for f in files]
+    def __init__(self, store: Store, step: Step, partition: str, files: list[PriorFiles]) -> None:
+        self._store = store
+        self._step = step
+        self._partition = partition
+        self._files = files
 
-    def commits(self) -> list[PriorCommit]:
-        return self._commits
+    def commits(self, urls: Collection[str]) -> list[PriorCommit]:
+        layouts = {f.layout.key: f.layout for f in self._files if f.partition != self._partition}
+        held = {key: partitions_of(urls, layout.buckets, layout.spread) for key, layout in layouts.items()}
+        wanted = [f for f in self._files if f.partition == self._partition or f.partition in held.get(f.layout.key, ())]
+        return [_PriorCommit(self._store, self._step, f) for f in wanted]
 
 
 class _PriorCommit:
@@ -193,15 +219,15 @@ class _PriorCommit:
         return rows.filter(pl.col("class").is_in(["dropped"] if self._files.retry_failed else ["dropped", "failed"]))
 
 
-def read_stored(store: Store, spec: TableSpec, path: str) -> pl.DataFrame:
-    """Read a stored table.
+def read_stored(store: Store, spec: TableSpec, path: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read a stored table, or some of its columns.
 
     Raises:
         CorruptFileError: If the file is no readable table.
     """
     try:
         with store.open(path) as file:
-            return read_table(spec, file)
+            return read_table(spec, file, columns)
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, FileNotFoundError):
             raise CorruptFileError(path, "is not there") from error

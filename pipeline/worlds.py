@@ -84,5 +84,12 @@ def _move_in(built: Path, world: Path) -> None:
     for old in (beside, world):
         if old.exists():
             shutil.rmtree(old)
-    shutil.copytree(built, beside)
+    try:
+        for file in sorted(path for path in built.rglob("*") if path.is_file()):
+            target = beside / file.relative_to(built)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)  # one by one: copytree would go on after a full disk and hide its errno
+    except OSError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     beside.rename(world)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +22,7 @@ EXTENSIONS = MappingProxyType(
 # A gap of this size costs less to read over than another request does.
 _GAP_BYTES = 64 << 10
 _RANGE_BYTES = 8 << 20
+_RANGES_IN_FLIGHT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +90,38 @@ def read_images(store: Store, places: Sequence[Place]) -> Iterator[tuple[int, by
     Raises:
         CorruptFileError: If a tar is gone or short, or a body is not what its digest says.
     """
-    for run in _runs(places):
-        first, last = places[run[0]], places[run[-1]]
-        length = last.offset + last.length - first.offset
-        try:
-            block = store.read_range(first.tar, first.offset, length)
-        except FileNotFoundError as error:
-            raise CorruptFileError(first.tar, "is not there") from error
+    for run, block in _blocks(store, places):
+        first = places[run[0]]
         for index in run:
             place = places[index]
             body = block[place.offset - first.offset :][: place.length]
             if hashlib.sha256(body).hexdigest() != place.sha256:
                 raise CorruptFileError(place.tar, f"{place.length} bytes at {place.offset} are not {place.sha256[:12]}")
             yield index, body
+
+
+def _blocks(store: Store, places: Sequence[Place]) -> Iterator[tuple[list[int], bytes]]:
+    """Read the ranges, in order; on an object store a few are under way at a time, because each is a request."""
+
+    def read(run: list[int]) -> bytes:
+        first, last = places[run[0]], places[run[-1]]
+        try:
+            return store.read_range(first.tar, first.offset, last.offset + last.length - first.offset)
+        except FileNotFoundError as error:
+            raise CorruptFileError(first.tar, "is not there") from error
+
+    if store.local_path(""):
+        yield from ((run, read(run)) for run in _runs(places))
+        return
+    with ThreadPoolExecutor(_RANGES_IN_FLIGHT) as pool:
+        waiting: deque[tuple[list[int], Future[bytes]]] = deque()
+        for run in _runs(places):
+            waiting.append((run, pool.submit(read, run)))
+            if len(waiting) == _RANGES_IN_FLIGHT:
+                earliest, block = waiting.popleft()
+                yield earliest, block.result()
+        for run_left, block in waiting:
+            yield run_left, block.result()
 
 
 def _runs(places: Sequence[Place]) -> Iterable[list[int]]:

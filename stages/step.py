@@ -7,7 +7,7 @@ reads a manifest, never asks for time or randomness: what it needs is in the `Ta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -78,11 +78,11 @@ class Tables(Protocol):
     def store(self) -> Store:
         """The workdir, for ranges of stored images and for metadata files."""
 
-    def frame(self, step: str, table: str) -> pl.DataFrame:
-        """Return the rows of an input, all its partitions in order of name."""
+    def frame(self, step: str, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return the rows of an input, all its partitions in order of name; only ``columns`` are read if given."""
 
-    def partitions(self, step: str, table: str) -> list[tuple[str, pl.DataFrame]]:
-        """Return the rows of an input by partition, in order of name."""
+    def partitions(self, step: str, table: str, columns: Sequence[str] | None = None) -> list[tuple[str, pl.DataFrame]]:
+        """Return the rows of an input by partition, in order of name; only ``columns`` are read if given."""
 
     def files(self, step: str, output: str) -> list[StoredFile]:
         """Return the files of an input, by partition in order of name."""
@@ -105,8 +105,11 @@ class PriorCommit(Protocol):
 class Prior(Protocol):
     """What this step did before under an equal row fingerprint, the current commit first."""
 
-    def commits(self) -> list[PriorCommit]:
-        """Return the earlier commits; tables are read when asked for."""
+    def commits(self, urls: Collection[str]) -> list[PriorCommit]:
+        """Return the earlier commits that may hold rows of ``urls``; tables are read when asked for.
+
+        Those of this partition come first, then those of partitions that were cut another way and held the urls.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import polars as pl
 
 from manifests.ledger import count_by_source, ledger_frame
 from stages.dedup.grouping import group
+from stages.dedup.near import NO_PROOF
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
 _REASONS = {"url": "dedup.same_url", "bytes": "dedup.same_bytes", "near": "dedup.near_duplicate"}
@@ -26,14 +27,14 @@ class Cluster(Step):
     def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
         """Cluster all inspected rows."""
         del prior
-        known = tables.frame("filter.pool", "candidates").select("sample_id", "source", "url", "group")
+        known = tables.frame("filter.pool", "candidates", ["sample_id", "source", "url", "group"])
         parts = [
-            frame.select(*_COMPARED).with_columns(pl.lit(partition).alias("partition"))
-            for partition, frame in tables.partitions("dedup.inspect", "inspected")
+            frame.with_columns(pl.lit(partition).alias("partition"))
+            for partition, frame in tables.partitions("dedup.inspect", "inspected", _COMPARED)
         ]
         rows = pl.concat(parts).join(known, on="sample_id") if parts else _nothing(known)
         settings = task.settings
-        levels = settings.number("dedup.confirm_levels") if settings.text("dedup.confirm") == "thumbnail" else 255.0
+        levels = settings.number("dedup.confirm_levels") if settings.text("dedup.confirm") == "thumbnail" else NO_PROOF
         clusters = group(rows, settings.integer("dedup.radius"), levels, settings.texts("dedup.order"))
         joined = rows.select("sample_id", "source", "group", "partition").join(clusters, on="sample_id")
         stay = pl.col("sample_id") == pl.col("cluster_id")
@@ -41,7 +42,7 @@ class Cluster(Step):
         copies = clusters.filter(pl.len().over("cluster_id") > 1)
         return Result(
             outputs=[
-                *_by_partition(survivors, [name for name, _ in tables.partitions("dedup.inspect", "inspected")]),
+                *_by_partition(survivors, [file.partition for file in tables.files("dedup.inspect", "inspected")]),
                 Output("clusters", copies),
             ],
             ledger=_ledger(joined.filter(~stay), settings.integer("dedup.radius")),
@@ -58,10 +59,8 @@ def _split_group() -> pl.Expr:
 
 def _by_partition(survivors: pl.DataFrame, partitions: list[str]) -> list[Output]:
     columns = ("sample_id", "source", "split_group")
-    return [
-        Output("survivors", survivors.filter(pl.col("partition") == name).select(columns), partition=name)
-        for name in partitions
-    ]
+    found = {str(name): part for (name,), part in survivors.partition_by("partition", as_dict=True).items()}
+    return [Output("survivors", found.get(n, survivors.clear()).select(columns), partition=n) for n in partitions]
 
 
 def _ledger(dropped: pl.DataFrame, radius: int) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from stages.images import Place, read_images
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
 _DECODERS = ("jpg", "libtiff", "webp", "zlib")
+_OF_FETCHED = ["sample_id", "url", "tar", "offset", "length", "sha256"]
 _LIBRARIES = ("numpy", "pillow", "scipy")
 
 
@@ -35,8 +36,8 @@ class Inspect(Step):
 
     def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
         """Inspect the partition's images. Raises CorruptFileError for stored bytes that changed."""
-        sources = tables.frame("filter.pool", "candidates").select("sample_id", "source")
-        fetched = tables.frame("download.fetch", "fetched").join(sources, on="sample_id")
+        sources = tables.frame("filter.pool", "candidates", ["sample_id", "source"])
+        fetched = tables.frame("download.fetch", "fetched", _OF_FETCHED).join(sources, on="sample_id")
         seen = count_by_source(fetched)
         kind, max_pixels = task.settings.text("dedup.hash"), task.settings.integer("dedup.max_pixels")
         known = _taken_over(prior, fetched)
@@ -85,7 +86,9 @@ def _taken_over(prior: Prior, fetched: pl.DataFrame) -> dict[str, dict[str, Any]
     """Return what is known of the images by sha256: equal bytes under an equal row fingerprint decode alike."""
     wanted = fetched.select("sha256").unique()
     known: dict[str, dict[str, Any]] = {}
-    for commit in prior.commits():
+    for commit in prior.commits(fetched["url"].to_list()):
+        if len(known) == wanted.height:
+            break
         rows = commit.frame("inspected").join(wanted, on="sha256", how="semi").unique("sha256", keep="first")
         for row in rows.drop("sample_id").iter_rows(named=True):
             known.setdefault(row["sha256"], row)

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from stages.dedup.pigeonhole import pairs_within
 
+NO_PROOF = 255.0
+"""A thumbnail difference that no pair exceeds: the hash alone decides, for pictures of low texture too."""
+
 LOW_TEXTURE_LEVELS = 6.0
 LOW_TEXTURE_SHARE = 1 / 3
 _SLICE_ROWS = 1 << 16  # thumbnails compared at once: bounds memory at 32 MiB
@@ -118,7 +121,8 @@ class _Thumbnails:
         self._sums = self._levels.sum(axis=1, dtype=np.int32)
         pixels = pictures.thumbnails.shape[1]
         self._limit = int(confirm_levels * pixels)
-        self._low_limit = int(confirm_levels * LOW_TEXTURE_SHARE * pixels)
+        share = 1.0 if confirm_levels >= NO_PROOF else LOW_TEXTURE_SHARE
+        self._low_limit = int(confirm_levels * share * pixels)
         self._low = pictures.texture[visited] < LOW_TEXTURE_LEVELS
 
     def agreeing(self, first: int, others: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ _NETWORK = "connections per_host connect_s read_s total_s attempts backoff_s res
 _KEPT = "url tar offset length sha256 media_type http_status final_url content_type etag".split()
 
 
+# A partition that runs into its deadline is killed and loses what it fetched: asking ends before that.
+_DEADLINE_SHARE = 0.8
+_NOT_ASKED = Record("download.timeout", {"detail": "not asked: the partition's time was up"})
+
+
 class Fetch(Step):
     """Fetches the urls of one partition; rows that were recorded before are re-judged, not fetched.
 
@@ -34,7 +40,7 @@ class Fetch(Step):
     kind = "map"
     VERSION = 1
     reads = ("download.max_bytes", "download.media", "download.max_redirects", "download.allow_private")
-    asks = ("download.contact", *(f"download.network.{name}" for name in _NETWORK))
+    asks = ("run.partition_deadline_s", "download.contact", *(f"download.network.{name}" for name in _NETWORK))
     inputs = (Input("filter.pool", "candidates"),)
     outputs = ("fetched", "images")
     keeps = "fetched"
@@ -45,7 +51,7 @@ class Fetch(Step):
         """Fetch the partition. Never raises for what a server does."""
         candidates = tables.frame("filter.pool", "candidates")
         urls = frozenset(candidates["url"].to_list())
-        records = recorded(prior.commits(), urls, task.settings)
+        records = recorded(prior, urls, task.settings)
         wanted = sorted(urls - records.keys())
         spool = Spool(task.scratch)
         try:
@@ -54,14 +60,16 @@ class Fetch(Step):
         finally:
             spool.close()
         records |= {url: _record(answer, images) for url, answer in answers.items()}
-        fetched, departures = _rows(candidates, records, task)
+        not_asked = dict.fromkeys(urls - records.keys(), _NOT_ASKED)
+        final = task.final and not not_asked  # what was never asked has not failed: the partition stays open
+        fetched, departures = _rows(candidates, records | not_asked, Departures(task.step, final=final))
         taken_over = sorted(set(fetched["tar"].to_list()) - {images.path})
         return Result(
             outputs=[Output("fetched", fetched), *images.outputs],
             ledger=departures.frame(),
             seen=count_by_source(candidates),
             kept=count_by_source(fetched.join(candidates.select("sample_id", "source"), on="sample_id")),
-            facts={"fetched_urls": len(wanted), "recorded_urls": len(urls) - len(wanted)},
+            facts={"fetched_urls": len(answers), "recorded_urls": len(urls) - len(wanted)},
             pointed=taken_over,
         )
 
@@ -83,8 +91,13 @@ def _fetch(urls: list[str], settings: Settings, spool: Spool) -> dict[str, tuple
         sha256 = spool.add(answer.body, EXTENSIONS[answer.media_type]) if answer.reason is None else ""
         answers[answer.url] = (_without_body(answer), sha256, len(answer.body))
 
+    async def fetch_within(budget_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(budget_s):
+                await fetch_all(urls, _limits(settings), _network(settings), deliver)
+
     if urls:
-        asyncio.run(fetch_all(urls, _limits(settings), _network(settings), deliver))
+        asyncio.run(fetch_within(settings.number("run.partition_deadline_s") * _DEADLINE_SHARE))
     return answers
 
 
@@ -137,8 +150,9 @@ def _record(answered: tuple[Answer, str, int], images: _Images) -> Record:
     )
 
 
-def _rows(candidates: pl.DataFrame, records: dict[str, Record], task: Task) -> tuple[pl.DataFrame, Departures]:
-    departures = Departures(task.step, final=task.final)
+def _rows(
+    candidates: pl.DataFrame, records: dict[str, Record], departures: Departures
+) -> tuple[pl.DataFrame, Departures]:
     kept: list[dict[str, Any]] = []
     for row in candidates.select("sample_id", "source", "url", "source_hash", "source_hash_kind").iter_rows(named=True):
         record = records[row["url"]]

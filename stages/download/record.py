@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import polars as pl
 
 from manifests.recipe import Settings
 from stages.download.answers import EMPTY
-from stages.step import PriorCommit
+from stages.step import Prior
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +25,24 @@ class Record:
     row: dict[str, Any]
 
 
-def recorded(commits: Iterable[PriorCommit], urls: frozenset[str], now: Settings) -> dict[str, Record]:
+def recorded(prior: Prior, urls: frozenset[str], now: Settings) -> dict[str, Record]:
     """Return the records that stand, by url; what is absent must be fetched.
 
-    Commits are read one by one until every url is known. A url that several commits hold takes the first body, else
-    the first refusal.
+    Commits are read one by one until every url is known: the first that knows a url decides, a body before a refusal.
     """
-    taken: dict[str, Record] = {}
-    refused: dict[str, Record] = {}
-    for commit in commits:
-        open_urls = urls - taken.keys()
-        if not open_urls:
+    known: dict[str, Record] = {}
+    for commit in prior.commits(urls):
+        unknown = urls - known.keys()
+        if not unknown:
             break
-        for row in _of(commit.frame("fetched"), open_urls):
+        for row in _of(commit.frame("fetched"), unknown):
             record = _judge_taken(row, commit.settings, now)
             if record:
-                (taken if record.reason is None else refused).setdefault(row["url"], record)
-        for row in _of(commit.ledger(), open_urls):
+                known[row["url"]] = record
+        for row in _of(commit.ledger(), unknown):
             if _refusal_stands(row, commit.settings, now):
-                refused.setdefault(row["url"], Record(row["reason"], {**row, "cut": _cut(row, now)}))
-    return {**refused, **taken}
+                known.setdefault(row["url"], Record(row["reason"], {**row, "cut": _cut(row, now)}))
+    return known
 
 
 def _of(frame: pl.DataFrame, urls: frozenset[str]) -> list[dict[str, Any]]:

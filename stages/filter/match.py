@@ -22,7 +22,7 @@ from manifests.store import Store
 from manifests.tables import empty_frame, to_frame
 from stages.filter.matcher import Matcher
 from stages.filter.parquet import scan_parquet
-from stages.filter.rows import Scan
+from stages.filter.rows import MetadataError, Scan
 from stages.filter.tsv import scan_tsv
 from stages.step import Output, Prior, Result, Step, Tables, Task
 
@@ -55,13 +55,13 @@ class Match(Step):
             for scan in _scans(file, source, task.params, matcher):
                 rows.add(scan)
         frame = _with_attributes(rows.frame(), tables.store, str(task.params.get("attributes") or ""))
-        unmatched = rows.seen - frame.height - len(rows.left)
+        rows.check(task.params.get("rows"))
         return Result(
             outputs=[Output("candidates", frame)],
             ledger=rows.departures.frame(),
             seen={source.key: rows.seen},
             kept=count_by_source(frame),
-            counted={source.key: {"filter.no_keyword": unmatched}},
+            counted={source.key: {"filter.no_keyword": rows.unmatched}},
             facts={"keywords": rows.keywords()},
         )
 
@@ -103,12 +103,13 @@ class _Rows:
         self._digest = digest
         self._max_text_bytes = max_text_bytes
         self._kept: list[dict[str, object]] = []
-        self.left: list[str] = []
         self.seen = 0
+        self.unmatched = 0
         self.departures = Departures("filter.match")
 
     def add(self, scan: Scan) -> None:
         self.seen += scan.rows_seen
+        self.unmatched += scan.rows_seen - scan.hits.num_rows - len(scan.bad)
         for row, detail in scan.bad:
             self._leave("", row, "filter.bad_row", detail=detail)
         for hit in scan.hits.to_pylist():
@@ -130,9 +131,12 @@ class _Rows:
             self._kept.append({**named, **{name: hit[name] for name in _CARRIED}})
 
     def _leave(self, identity: str, row: int, reason: str, **evidence: str | float | None) -> None:
-        place = locator(self._digest, row)
-        self.left.append(place)
-        self.departures.add(self._source.key, identity, reason, locator=place, **evidence)
+        self.departures.add(self._source.key, identity, reason, locator=locator(self._digest, row), **evidence)
+
+    def check(self, rows: object) -> None:
+        """Compare the rows scanned with those the file's footer declares, where there is one."""
+        if rows is not None and rows != self.seen:
+            raise MetadataError(f"{self._source.key}: {self.seen} rows were read, the file declares {rows}")
 
     def frame(self) -> pl.DataFrame:
         schema = empty_frame(TABLES["matched"]).schema

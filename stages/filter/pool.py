@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from collections import Counter
 
 import polars as pl
 
-from manifests.canonical import canonical_digest
-from manifests.identity import bucket
+from manifests.canonical import JsonValue
 from manifests.ledger import count_by_source, ledger_frame
+from stages.places import bucket_of, host_of, web_partition
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
 
@@ -44,7 +44,7 @@ class Pool(Step):
         buckets, host_cap = task.settings.integer("filter.buckets"), task.settings.integer("filter.host_cap")
         placed, spread = _placed(kept.drop("locator"), buckets, host_cap)
         outputs = [
-            Output("candidates", part.drop("bucket"), partition=f"web-{number:04d}")
+            Output("candidates", part.drop("bucket"), partition=web_partition(int(number)))
             for (number,), part in sorted(placed.partition_by("bucket", as_dict=True).items())
         ]
         return Result(
@@ -52,7 +52,7 @@ class Pool(Step):
             ledger=ledger,
             seen=count_by_source(everything),
             kept=count_by_source(placed),
-            facts={"layout": canonical_digest([buckets, spread])[:16], "spread_hosts": len(spread)},
+            facts={"layout": {"buckets": buckets, "spread": list[JsonValue](spread)}},
         )
 
 
@@ -71,16 +71,7 @@ def _in_published_order(frame: pl.DataFrame) -> pl.DataFrame:
 def _placed(frame: pl.DataFrame, buckets: int, host_cap: int) -> tuple[pl.DataFrame, list[str]]:
     """Return ``frame`` with a column ``bucket``, and the hosts that were spread by url."""
     urls = frame["url"].to_list()
-    hosts = pl.Series("host", [_host(url) for url in urls], dtype=pl.String)
-    counts = hosts.value_counts().filter(pl.col("count") > host_cap)
-    spread = set(counts["host"].to_list())
-    of_host = {host: bucket(host, buckets) for host in hosts.unique().to_list()}
-    numbers = [bucket(url, buckets) if host in spread else of_host[host] for url, host in zip(urls, hosts, strict=True)]
+    hosts = [host_of(url) for url in urls]
+    spread = frozenset(host for host, rows in Counter(hosts).items() if rows > host_cap)
+    numbers = [bucket_of(url, host, buckets, spread) for url, host in zip(urls, hosts, strict=True)]
     return frame.with_columns(pl.Series("bucket", numbers, dtype=pl.Int32)), sorted(spread)
-
-
-def _host(url: str) -> str:
-    try:
-        return (urlsplit(url).hostname or "").lower()
-    except ValueError:
-        return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +21,8 @@ class Index(Step):
     """Writes what a user reads beside the tars.
 
     ``metafile/{subset}_{split}_intermediate.csv`` has the image name in column 0 and the caption in column 1, as the
-    published loader expects; ``sizes.json`` in each split's folder is what open_clip reads.
+    published loader expects, and every field quoted: a lone carriage return in a caption must not end a row.
+    ``sizes.json`` in each split's folder is what open_clip reads.
     """
 
     name = "shard.index"
@@ -35,7 +37,7 @@ class Index(Step):
         """Index the release."""
         del prior
         planned = tables.frame("shard.plan", "samples")
-        packed = tables.frame("shard.pack", "packed").select("sample_id", "released_sha256")
+        packed = tables.frame("shard.pack", "packed", ["sample_id", "released_sha256"])
         released = planned.join(packed, on="sample_id").sort("sample_id")
         tars = tables.files("shard.pack", "tar")
         files = [*_metafiles(released, tars, task.scratch), *_sizes(tars, task.scratch)]
@@ -49,6 +51,10 @@ class Index(Step):
             kept=count_by_source(released),
         )
 
+    def profile(self) -> dict[str, str]:
+        """Return what the bytes of samples.parquet depend on."""
+        return {"pyarrow": version("pyarrow")}
+
 
 def _metafiles(released: pl.DataFrame, tars: list[StoredFile], folder: Path) -> list[Output]:
     outputs: list[Output] = []
@@ -56,7 +62,7 @@ def _metafiles(released: pl.DataFrame, tars: list[StoredFile], folder: Path) -> 
         rows = released.filter((pl.col("subset") == subset) & (pl.col("split") == split)).select(_METAFILE)
         file = folder / f"{subset}_{split}_intermediate.csv"
         with file.open("w", encoding="utf-8", newline="") as out:
-            writer = csv.writer(out, lineterminator="\n")
+            writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
             writer.writerow(_METAFILE)
             writer.writerows(rows.iter_rows())
         outputs.append(Output("metafile", file=file, path=f"release/metafile/{file.name}", rows=rows.height))

@@ -14,6 +14,9 @@ from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 SUBSETS = ("pub11",)
 SPLITS = ("train", "val")
 
+_OF_CANDIDATES = "sample_id subset url text matched lon lat licence credit".split()
+_OF_FETCHED = "sample_id tar offset length sha256 media_type".split()
+
 
 class Plan(Step):
     """Draws the split by split group, spreads groups over tars, and composes names and captions.
@@ -71,9 +74,9 @@ def _placed(survivors: pl.DataFrame, seed: int, val_fraction: float, tars: int) 
 
 def _described(placed: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     """Join every side table and compose tar, image name and caption."""
-    candidates = tables.frame("filter.pool", "candidates").drop("source", "width", "height")
-    fetched = tables.frame("download.fetch", "fetched").drop("url")
-    inspected = tables.frame("dedup.inspect", "inspected").select("sample_id", "width", "height", "phash")
+    candidates = tables.frame("filter.pool", "candidates", _OF_CANDIDATES)
+    fetched = tables.frame("download.fetch", "fetched", _OF_FETCHED)
+    inspected = tables.frame("dedup.inspect", "inspected", ["sample_id", "width", "height", "phash"])
     rows = placed.join(candidates, on="sample_id").join(fetched, on="sample_id").join(inspected, on="sample_id")
     extension = pl.col("media_type").replace_strict(dict(EXTENSIONS), default=None, return_dtype=pl.String)
     number = pl.col("number").cast(pl.String).str.zfill(4)

@@ -14,8 +14,6 @@ from pipeline.executors.attempt import attempt
 from pipeline.executors.base import TaskFailure
 from pipeline.worker import Outcome
 
-_DEADLINE_S = 5.0
-
 
 @pytest.fixture(scope="module")
 def ray(tmp_path_factory):
@@ -27,7 +25,7 @@ def ray(tmp_path_factory):
         (foreign / package / "__init__.py").write_text("raise RuntimeError('a foreign package')\n")
     os.chdir(foreign)
     try:
-        executor = RayTasks(Store(str(foreign)), 2, _DEADLINE_S)
+        executor = RayTasks(Store(str(foreign)), 2, 60)
     finally:
         os.chdir(here)
     yield executor
@@ -52,7 +50,8 @@ def test_outcomes_are_those_of_this_process_whatever_lies_in_the_current_folder(
     assert found["failing"].outcome.message.startswith("MetadataError: ")
 
 
-def test_a_task_over_its_deadline_is_cancelled_by_force_and_the_others_go_on(executor, tasks, collect):
+def test_a_task_over_its_deadline_is_cancelled_by_force_and_the_others_go_on(executor, tasks, collect, monkeypatch):
+    monkeypatch.setattr(executor, "_deadline_s", 5.0)
     for spec in (tasks.hanging, *tasks.all[:2]):
         executor.submit(spec)
     found = collect(executor, 3)
