@@ -153,7 +153,7 @@ class Planner:
                 yield item.partition, item.params, [], _slice_digests(item)
             return
         upstream = {i.step: self.plan(step_named(i.step)) for i in step.inputs}
-        waiting = [name for before in upstream.values() for name in self._unsettled(before)]
+        waiting = list(dict.fromkeys(name for before in upstream.values() for name in self._unsettled(before)))
         if step.kind == "reduce":
             plan.names = ["all"]
             plan.waiting = waiting

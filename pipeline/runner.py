@@ -161,7 +161,8 @@ class Runner:
                 break
         plan = self._plan(step)
         self.summary.left_open += [p.name for p in plan.partitions if p.state == "open"]
-        if plan.waiting and not self._selection.names(plan) <= {p.partition for p in plan.partitions}:
+        known = {p.partition for p in plan.partitions}
+        if plan.waiting and (not plan.names or not self._selection.names(plan) <= known):
             self._skip(step, plan.waiting)
         if plan.partitions and not plan.waiting:
             self._events("step_finished", step=step.name, rows=_totals(plan))

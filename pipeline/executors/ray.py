@@ -85,10 +85,8 @@ class RayTasks:
         return [self._result(reference) for reference in done]
 
     def close(self, *, kill: bool) -> None:
-        """Let go of Ray."""
-        if kill:
-            for reference in self._running:
-                ray.cancel(reference, force=True)
+        """Let go of Ray, which ends what this driver started; cancelling by force first would race with that."""
+        del kill
         ray.shutdown()
         shutil.rmtree(self._code, ignore_errors=True)
 

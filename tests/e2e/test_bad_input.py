@@ -34,7 +34,7 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        done = CliRunner(catch_exceptions=False).invoke(app, list(arguments))
+        done = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
         return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
     return call
@@ -80,7 +80,6 @@ def _recipe(folder: Path, text: str, name: str = "mine.toml") -> str:
         (("gc", "--workdir", "."), ("is no workdir",)),
         (("status", "--workdir", "nowhere/at/all"), ("is no workdir",)),
     ],
-    ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else None,
 )
 def test_usage(quick, tmp_path, arguments, says):
     _is_one_line(quick(*arguments), 2, *says)
@@ -108,7 +107,10 @@ def test_a_process_of_its_own_says_the_same(command, arguments, says):
         ('[sources.cc3n]\nmetadata = ["x"]\n', ("sources.cc3n: no such source; known are laion2b, ",)),
         ('[sources.wit]\nmetadata = ["x"]\n', ("sources.wit: its format (wit-tsv) has no reader yet",)),
         ('[sources.cc3m]\nmetadata = ["gone/*.tsv"]\n', ("sources.cc3m.metadata: no file matches", "gone/*.tsv")),
-        ('[sources.laion2b]\nmetadata = ["HERE/bad.parquet"]\n', ("bad.parquet", "fetch the file again or leave it out")),
+        (
+            '[sources.laion2b]\nmetadata = ["HERE/bad.parquet"]\n',
+            ("bad.parquet", "fetch the file again or leave it out"),
+        ),
         ('[sources.cc3m]\nmetadata = ["HERE/1.tsv", "HERE/2.tsv"]\n', ("1.tsv and", "2.tsv are the same file")),
         ("", ("no source is enabled",)),
     ],

@@ -12,9 +12,7 @@ _SAY = "import pipeline.code_digest as c; print(c.__file__); print(c.code_digest
 
 
 def _digest_of(folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", _SAY], cwd=folder, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-B", "-c", _SAY], cwd=folder, capture_output=True, text=True, check=True)
     place, digest = done.stdout.split()
     assert Path(place).is_relative_to(folder)
     return digest

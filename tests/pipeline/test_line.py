@@ -17,7 +17,11 @@ def test_every_step_stands_after_what_it_reads():
 
 def test_a_stages_steps_stand_together_and_begin_the_line_with_the_metadata():
     assert [step.name for step in LINE if not step.inputs] == [LINE[0].name]
-    runs = [name for i, name in enumerate(s.name.split(".")[0] for s in LINE) if i == 0 or LINE[i - 1].name.split(".")[0] != name]
+    runs = [
+        name
+        for i, name in enumerate(s.name.split(".")[0] for s in LINE)
+        if i == 0 or LINE[i - 1].name.split(".")[0] != name
+    ]
     assert tuple(runs) == STAGES
 
 

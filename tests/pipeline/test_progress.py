@@ -83,7 +83,12 @@ def test_a_partition_that_is_open_and_done_in_a_later_round_counts_once():
 
 
 def test_what_is_deferred_and_what_failed_is_told():
-    failure = {"event": "partition_failed", "step": "download.fetch", "partition": "b", "error": "ValueError: no [b] good"}
+    failure = {
+        "event": "partition_failed",
+        "step": "download.fetch",
+        "partition": "b",
+        "error": "ValueError: no [b] good",
+    }
     text = _show([_started(2), _done("a", _rows(10, 6, deferred=4)), failure, _finished()])
     assert "download.fetch/b: ValueError: no [b] good\n" in text
     assert "download.fetch: 1/2 partitions, 10 rows" in text

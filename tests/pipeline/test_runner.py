@@ -57,9 +57,7 @@ class Run:
         send.listen(self.events.append)
         self.executor = Tampering(workdir, change)
         planner = Planner(recipe, store, commits, metadata_slices(recipe, store))
-        self._runner = Runner(
-            recipe, store, planner, commits, lambda: self.executor, send, draining, locks
-        )
+        self._runner = Runner(recipe, store, planner, commits, lambda: self.executor, send, draining, locks)
 
     @property
     def summary(self):
@@ -277,7 +275,9 @@ class Full(Store):
         super().create(path, data)
 
 
-@pytest.mark.parametrize(("folder", "error"), [("data/", NoSpaceError), ("ledger/", NoSpaceError), ("commits/", OSError)])
+@pytest.mark.parametrize(
+    ("folder", "error"), [("data/", NoSpaceError), ("ledger/", NoSpaceError), ("commits/", OSError)]
+)
 def test_a_disk_that_fills_up_anywhere_leaves_a_build_that_resumes(fresh, folder, error):
     with pytest.raises(error):
         fresh.run(until="filter", store=Full(fresh.path, folder, 4))
