@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from manifests.recipe import Recipe, Source
 
 _MAX_DEPTH = 8
+_HEAD = ("name", "seed")
 
 
 class RecipeError(Exception):
@@ -121,6 +122,8 @@ def _override(document: dict[str, Any], override: str) -> None:
     path = key.strip().split(".")
     if not equals or not all(path):
         raise RecipeError(f"--set {override!r}: write it as KEY=VALUE, e.g. --set dedup.radius=6")
+    if len(path) == 1 and path[0] not in _HEAD:
+        raise RecipeError(f"--set {override!r}: " + _unknown(path[0], "is a table: set one of its keys"))
     table = document
     for part in path[:-1] if len(path) > 1 else ["recipe"]:
         table = table.setdefault(part, {})
@@ -138,6 +141,9 @@ def _value(raw: str) -> object:
 
 def _validated(document: dict[str, Any], origin: str) -> Recipe:
     body = {key: value for key, value in document.items() if key != "recipe"}
+    odd = sorted(set(document.get("recipe", {})) - {*_HEAD, "extends"})
+    if odd:
+        raise RecipeError(f"recipe {origin}: [recipe] holds {', '.join(_HEAD)} and extends, not {odd[0]}")
     try:
         return Recipe.model_validate({**document.get("recipe", {}), **body})
     except ValidationError as error:
@@ -148,8 +154,14 @@ def _explained(error: Any) -> str:  # noqa: ANN401  (pydantic's own dict of one 
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         return f"{where}: {error['msg']}"
-    near = difflib.get_close_matches(where, known_keys(), n=1, cutoff=0.5)
-    return f"unknown key {where}" + (f" (did you mean {near[0]}?)" if near else "")
+    return _unknown(where, "is no key")
+
+
+def _unknown(key: str, if_known: str) -> str:
+    if key in known_keys():
+        return f"{key} {if_known}"
+    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
+    return f"unknown key {key}" + (f" (did you mean {near[0]}?)" if near else "")
 
 
 def known_keys() -> list[str]:

@@ -38,6 +38,8 @@ def run_build(
     unknown = sorted(set(sources) - recipe.enabled_sources().keys())
     if unknown:
         raise UserError(f"--source {unknown[0]}: enabled sources are {', '.join(recipe.enabled_sources())}")
+    if ray_address and recipe.run.executor != "ray":
+        raise UserError("--ray-address joins a Ray cluster: give --executor ray with it, or leave it out")
     index, count = _slice(slice_)
     options = Options(
         stage, until, Selection(frozenset(sources), index, count), retry == "failed", ray_address, arguments
@@ -52,11 +54,11 @@ def run_build(
 def _slice(text: str) -> tuple[int, int]:
     """Return (index, count) of ``I/N``; without it, of the Slurm array task this process is, if it is one."""
     count = os.environ.get("SLURM_ARRAY_TASK_COUNT", "")
-    if not text and count:
-        index = int(os.environ["SLURM_ARRAY_TASK_ID"]) - int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
-        return index, int(count)
-    if not text:
+    if not text and not count:
         return 0, 0
+    if not text:
+        task, first = os.environ.get("SLURM_ARRAY_TASK_ID", ""), os.environ.get("SLURM_ARRAY_TASK_MIN", "0")
+        text = f"{int(task) - int(first)}/{count}" if task.isdigit() and first.isdigit() else f"{task}/{count}"
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     if not found or not int(found[1]) < int(found[2]):
         raise UserError(f"--slice {text!r}: write I/N with I from 0 to N-1, e.g. --slice 0/4")

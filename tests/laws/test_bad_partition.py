@@ -52,7 +52,7 @@ def test_a_skipped_partition_lets_the_rest_through(damaged):
 
 
 def test_a_download_ends_before_its_deadline_and_keeps_what_it_has(fresh):
-    """A url that answers for ever must not cost the partition what it fetched: the rest stays deferred, never failed."""
+    """A url that never ends must not cost the partition what it fetched: the rest stays deferred, never failed."""
     slow = ("download.network.total_s=60", "download.network.read_s=30", "download.network.connect_s=30")
     first = fresh.run(*slow, "run.partition_deadline_s=3", "run.rounds=1")
     assert first.exit_code == 3

@@ -35,6 +35,8 @@ def test_any_text_survives_the_round_trip(contact: str, resolve: dict[str, str])
         ("dedup.radus=4", r"unknown key dedup.radus \(did you mean dedup.radius\?\)"),
         ("dedupe.radius=4", "unknown key dedupe"),
         ("dedup.radius=40", "dedup.radius: Input should be less than or equal to 16"),
+        ("dedup=5", "dedup is a table: set one of its keys"),
+        ("radius=5", "unknown key radius"),
         ("dedup.radius", "write it as KEY=VALUE"),
         ("dedup.radius.x=4", "radius is a value, not a table"),
         ("dedup.radius=many", "dedup.radius"),
@@ -60,7 +62,10 @@ def test_a_recipe_of_ones_own_extends_a_shipped_one(tmp_path: Path) -> None:
     assert (recipe.name, recipe.dedup.radius, recipe.shard.tars_per_split) == ("mine", 2, 2)
 
 
-@pytest.mark.parametrize("text", ["", "[recipe]\n", "not toml at all", '[recipe]\nname="a"\nextends="nowhere"\n'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[recipe]\n", "not toml at all", '[recipe]\nname="a"\ndedup=5\n', '[recipe]\nname="a"\nextends="nowhere"\n'],
+)
 def test_a_file_that_is_no_recipe_is_named(text: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(text)

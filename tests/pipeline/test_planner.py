@@ -80,8 +80,8 @@ def test_a_setting_is_told_and_only_what_reads_it_is_to_do(built, override, step
     ("attribute", "value", "change"),
     [
         ("VERSION", 99, ("code", "VERSION", 99)),
-        ("profile", lambda self: {"codec": "other"}, ("profile", "codec", "other")),
-        ("pins", lambda self, settings, params: {"list": "cafe"}, ("pins", "list", "cafe")),
+        ("profile", lambda _: {"codec": "other"}, ("profile", "codec", "other")),
+        ("pins", lambda *_: {"list": "cafe"}, ("pins", "list", "cafe")),
     ],
 )
 def test_code_profile_and_pins_are_told(built, monkeypatch, attribute, value, change):

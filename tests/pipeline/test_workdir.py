@@ -29,7 +29,7 @@ def test_a_new_one_is_created_once_and_opened_again(store):
 
 def test_a_command_that_reads_creates_none(store):
     assert read_workdir(store) is None
-    with pytest.raises(WorkdirError, match="is no workdir: there is no workdir.json; run `rs5m-build run` first"):
+    with pytest.raises(WorkdirError, match=r"is no workdir: there is no workdir\.json; run `rs5m-build run` first"):
         open_workdir(store, "mini", create=False)
     assert store.find("") == []
 

@@ -5,10 +5,12 @@ Ray is started once, from a folder in which a foreign `stages` lies in wait.
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from manifests.store import Store
+from pipeline.code_digest import code_digest
 from pipeline.errors import UserError
 from pipeline.executors.attempt import attempt
 from pipeline.executors.base import TaskFailure
@@ -19,7 +21,8 @@ from pipeline.worker import Outcome
 def ray(tmp_path_factory):
     from pipeline.executors.ray import RayTasks
 
-    here, foreign = os.getcwd(), tmp_path_factory.mktemp("foreign")
+    code_digest.cache_clear()  # what was digested earlier in this process may have been edited since
+    here, foreign = Path.cwd(), tmp_path_factory.mktemp("foreign")
     for package in ("stages", "manifests", "pipeline"):
         (foreign / package).mkdir()
         (foreign / package / "__init__.py").write_text("raise RuntimeError('a foreign package')\n")

@@ -1,0 +1,133 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests.identity import sample_id
+from manifests.store import Store
+from stages.filter.pool import Pool
+from stages.places import host_of, partitions_of
+from tests.stages.handing import Handed, perform, rows_of
+
+LOW, HIGH = "0" * 12, "f" * 12
+
+
+def pool(parts, buckets=4, host_cap=1000):
+    handed = {name: rows_of("matched", *rows) for name, rows in parts.items()}
+    tables = Handed(Store("memory://pool"), {("filter.match", "candidates"): handed})
+    return perform(Pool(), tables, {"filter.buckets": buckets, "filter.host_cap": host_cap})
+
+
+def row(url, locator=f"{LOW}:0", source="laion2b", text="aerial view"):
+    return {
+        "sample_id": sample_id(source, None, url, [text]), "url": url, "locator": locator, "source": source, "text": text,
+    }  # fmt: skip
+
+
+def rows(*urls):
+    return [row(url, f"{LOW}:{n}") for n, url in enumerate(urls)]
+
+
+def places(done):
+    """Partition by url."""
+    return {url: name for name, frame in done.parts("candidates").items() for url in frame["url"]}
+
+
+@pytest.mark.parametrize(
+    ("locators", "stays"),
+    [
+        ([f"{LOW}:9", f"{LOW}:10"], f"{LOW}:9"),
+        ([f"{LOW}:10", f"{LOW}:9"], f"{LOW}:9"),
+        ([f"{HIGH}:1", f"{LOW}:500"], f"{LOW}:500"),
+        ([f"{HIGH}:1", f"{LOW}:11", f"{LOW}:2"], f"{LOW}:2"),
+    ],
+)
+def test_of_repeated_rows_the_lowest_digest_then_row_number_stays(locators, stays):
+    url = "http://a.org/1"
+    done = pool({f"part-{n}": [row(url, locator)] for n, locator in enumerate(locators)})
+    assert done.table("candidates")["url"].to_list() == [url]
+    left = done.result.ledger
+    assert set(left["locator"]) == set(locators) - {stays}
+    assert left["reason"].unique().to_list() == ["filter.repeated_row"]
+    assert left["other_id"].unique().to_list() == [stays]
+    assert left["url"].unique().to_list() == [url]
+    assert done.books["laion2b"].dropped == {"filter.repeated_row": len(locators) - 1}
+
+
+def test_what_stays_is_the_row_of_that_place():
+    twins = [row("http://a.org/1", f"{HIGH}:0") | {"licence": "high"}, row("http://a.org/1") | {"licence": "low"}]
+    assert pool({"x": twins}).table("candidates")["licence"].to_list() == ["low"]
+
+
+def test_one_url_from_two_sources_is_two_rows():
+    done = pool({"x": [row("http://a.org/1", source="laion2b"), row("http://a.org/1", f"{LOW}:1", source="cc3m")]})
+    assert done.table("candidates").height == 2
+    assert done.result.ledger.is_empty()
+
+
+def test_the_locator_is_left_behind():
+    assert "locator" not in pool({"x": rows("http://a.org/1")}).table("candidates").columns
+
+
+def test_a_host_lives_in_one_partition():
+    hosts = [f"host{n}.org" for n in range(20)]
+    urls = [f"http://{spelt}/{n}" for host in hosts for n, spelt in enumerate((host, host.upper(), f"{host}:81"))]
+    found = places(pool({"x": rows(*urls)}))
+    assert len(set(found.values())) == 4
+    for host in hosts:
+        assert len({found[url] for url in urls if host_of(url) == host}) == 1
+
+
+def test_a_host_over_the_cap_is_spread_by_url_and_others_stay_where_they_are():
+    big = [f"http://big.org/{n}" for n in range(40)]
+    small = [f"http://small.org/{n}" for n in range(39)]
+    twice = row(big[0], f"{LOW}:99", source="cc3m")
+    parts = {"x": [*rows(*big, *small), twice]}
+    done = pool(parts, host_cap=39)
+    found = places(done)
+    assert len({found[url] for url in big}) == 4
+    assert len({found[url] for url in small}) == 1
+    assert sum(big[0] in frame["url"] for frame in done.parts("candidates").values()) == 1
+    assert done.result.facts == {"layout": {"buckets": 4, "spread": ["big.org"]}}
+    whole = places(pool(parts, host_cap=41))
+    assert {whole[url] for url in small} == {found[url] for url in small}
+    assert len({whole[url] for url in big}) == 1
+
+
+def test_repeated_rows_do_not_count_towards_the_cap():
+    urls = [f"http://a.org/{n}" for n in range(5)]
+    done = pool({"x": rows(*urls), "y": [row(url, f"{HIGH}:{n}") for n, url in enumerate(urls)]}, host_cap=5)
+    assert done.result.facts["layout"] == {"buckets": 4, "spread": []}
+
+
+def test_nothing_in():
+    for parts in ({}, {"x": []}):
+        done = pool(parts)
+        assert done.result.outputs == []
+        assert done.books == {}
+        assert done.result.ledger.is_empty()
+
+
+URLS = st.builds("http://{}.org/{}".format, st.sampled_from("abcd"), st.integers(0, 5))
+
+
+@given(
+    st.lists(st.tuples(URLS, st.sampled_from([LOW, HIGH])), max_size=30), st.integers(1, 5), st.integers(1, 8),
+    st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_pooling_knows_no_order_and_the_layout_says_where_a_url_is(drawn, buckets, host_cap, random):
+    given_rows = [row(url, f"{digest}:{n}") for n, (url, digest) in enumerate(drawn)]
+    done = pool({"x": given_rows}, buckets, host_cap)
+    shuffled = random.sample(given_rows, len(given_rows))
+    other = pool({"a": shuffled[::2], "b": shuffled[1::2]}, buckets, host_cap)
+    assert other.parts("candidates").keys() == done.parts("candidates").keys()
+    for name, frame in done.parts("candidates").items():
+        assert other.parts("candidates")[name].sort("sample_id").equals(frame.sort("sample_id"))
+    assert other.result.ledger.sort("locator").equals(done.result.ledger.sort("locator"))
+    spread = frozenset(done.result.facts["layout"]["spread"])
+    for url, name in places(done).items():
+        assert partitions_of([url], buckets, spread) == {name}
+
+
+def test_partitions_are_named_by_bucket():
+    names = set(pool({"x": rows(*(f"http://host{n}.org/" for n in range(30)))}, buckets=3).parts("candidates"))
+    assert names == {"web-0000", "web-0001", "web-0002"}

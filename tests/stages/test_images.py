@@ -1,0 +1,175 @@
+import hashlib
+import io
+import tarfile
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests.store import Store
+from stages.images import Place, Spool, read_images
+from stages.step import CorruptFileError
+from tests.stages.handing import store_images
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+class Counting(Store):
+    """A local store that notes the ranges read."""
+
+    def __init__(self, uri):
+        super().__init__(uri)
+        self.ranges = []
+
+    def read_range(self, path, start, length):
+        self.ranges.append((path, start, length))
+        return super().read_range(path, start, length)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Counting(str(tmp_path / "work"))
+
+
+def body(letter, size_bytes):
+    return letter.encode() * size_bytes
+
+
+def spooled(folder, *bodies):
+    spool = Spool(folder)
+    for one in bodies:
+        spool.add(one, "jpg")
+    return spool
+
+
+def test_a_spool_keeps_each_body_once(tmp_path):
+    spool = spooled(tmp_path, b"two", b"one", b"two", b"")
+    assert len(spool) == 3
+    digests = {hashlib.sha256(one).hexdigest(): one for one in (b"one", b"two", b"")}
+    assert {sha256: spool.read(sha256) for sha256 in digests} == digests
+    offsets = spool.write_tar(tmp_path / "images.tar")
+    spool.close()
+    raw = (tmp_path / "images.tar").read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+        assert [(m.name, m.offset_data) for m in tar] == [(f"{d}.jpg", offsets[d]) for d in sorted(digests)]
+    assert all(raw[offsets[d] :][: len(one)] == one for d, one in digests.items())
+
+
+def test_the_first_extension_of_a_body_counts(tmp_path):
+    spool = Spool(tmp_path)
+    assert spool.add(b"x", "jpg") == spool.add(b"x", "png")
+    spool.write_tar(tmp_path / "images.tar")
+    spool.close()
+    with tarfile.open(tmp_path / "images.tar") as tar:
+        assert [name.rsplit(".")[-1] for name in tar.getnames()] == ["jpg"]
+
+
+def test_a_tar_knows_no_order_of_arrival(tmp_path):
+    bodies = [bytes([n]) * n for n in range(5)]
+    for name, order in (("1.tar", bodies), ("2.tar", bodies[::-1])):
+        spool = spooled(tmp_path, *order)
+        spool.write_tar(tmp_path / name)
+        spool.close()
+    assert (tmp_path / "1.tar").read_bytes() == (tmp_path / "2.tar").read_bytes()
+
+
+def test_a_closed_spool_leaves_nothing(tmp_path):
+    spooled(tmp_path, b"x").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_neighbours_are_read_in_one_range(store):
+    places = store_images(store, "i.tar", *(body(letter, 1000) for letter in "abcdefgh"))
+    assert {index: read for index, read in read_images(store, places)} == {
+        n: body(letter, 1000) for n, letter in enumerate("abcdefgh")
+    }
+    assert len(store.ranges) == 1
+
+
+def test_images_come_in_order_of_tar_and_offset(store):
+    first, second = store_images(store, "b.tar", b"1", b"2"), store_images(store, "a.tar", b"3")
+    places = [*first, *second]
+    order = [index for index, _ in read_images(store, places)]
+    assert order == sorted(range(3), key=lambda n: (places[n].tar, places[n].offset))
+    assert [path for path, _, _ in store.ranges] == ["a.tar", "b.tar"]
+
+
+@pytest.mark.parametrize(("gap_bytes", "ranges"), [(63 * KIB, 1), (128 * KIB, 2)])
+def test_a_small_gap_is_read_over_and_a_large_one_is_not(store, gap_bytes, ranges):
+    bodies = sorted([b"a" * gap_bytes, b"b" * gap_bytes, b"c" * gap_bytes], key=lambda b: hashlib.sha256(b).digest())
+    ends = store_images(store, "i.tar", *bodies)
+    read = dict(read_images(store, [ends[0], ends[2]]))
+    assert read == {0: bodies[0], 1: bodies[2]}
+    assert len(store.ranges) == ranges
+    assert sum(length for _, _, length in store.ranges) < 3.1 * gap_bytes
+
+
+def test_a_range_is_bounded(store):
+    places = store_images(store, "i.tar", *(body(letter, 3 * MIB) for letter in "abcd"))
+    assert len(list(read_images(store, places))) == 4
+    assert len(store.ranges) == 2
+    assert max(length for _, _, length in store.ranges) <= 8 * MIB
+
+
+def test_an_image_over_the_bound_is_read_alone(store):
+    places = store_images(store, "i.tar", body("a", 9 * MIB), b"b")
+    assert dict(read_images(store, places)) == {0: body("a", 9 * MIB), 1: b"b"}
+
+
+def test_rows_that_share_an_image_each_get_it(store):
+    (place,) = store_images(store, "i.tar", b"shared")
+    assert list(read_images(store, [place, place])) == [(0, b"shared"), (1, b"shared")]
+    assert len(store.ranges) == 1
+
+
+def test_nothing_asked_nothing_read(store):
+    assert list(read_images(store, [])) == []
+    assert store.ranges == []
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "gone"])
+def test_damage_is_named(store, damage):
+    places = store_images(store, "i.tar", body("a", 700), body("b", 700))
+    raw, last = store.read("i.tar"), max(places, key=lambda place: place.offset)
+    if damage == "gone":
+        store.remove("i.tar")
+    elif damage == "short":
+        store.replace("i.tar", raw[: last.offset + 10])
+    else:
+        store.replace("i.tar", raw[: last.offset] + b"?" + raw[last.offset + 1 :])
+    with pytest.raises(CorruptFileError, match=r"i\.tar") as caught:
+        list(read_images(store, places))
+    assert caught.value.path == "i.tar"
+
+
+def test_a_place_that_is_off_is_damage(store):
+    (place,) = store_images(store, "i.tar", b"body")
+    with pytest.raises(CorruptFileError):
+        list(read_images(store, [replace(place, offset=place.offset + 1)]))
+
+
+def test_an_object_store_gives_the_same_in_the_same_order(tmp_path):
+    bodies = [body(letter, 100 * KIB) for letter in "abcdefghijklmnopqrst"]
+    local, remote = Store(str(tmp_path)), Store("memory://test-images")
+    places = store_images(local, "i.tar", *bodies)
+    remote.put(tmp_path / "i.tar", "i.tar")
+    every_third = sorted(places, key=lambda place: place.offset)[::3]  # so far apart that each is a range
+    assert list(read_images(remote, every_third)) == list(read_images(local, every_third))
+    with pytest.raises(CorruptFileError, match="is not there"):
+        list(read_images(remote, [replace(places[0], tar="other.tar")]))
+
+
+@given(st.lists(st.binary(max_size=2000), max_size=12), st.data())
+def test_any_bodies_come_back(bodies, data):
+    asked = data.draw(st.lists(st.sampled_from(range(len(bodies))), max_size=20)) if bodies else []
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        split = data.draw(st.integers(0, len(bodies)))
+        places: list[Place] = [
+            *store_images(store, "1.tar", *bodies[:split]), *store_images(store, "2.tar", *bodies[split:]),
+        ]  # fmt: skip
+        assert sorted(read_images(store, [places[n] for n in asked])) == [(i, bodies[n]) for i, n in enumerate(asked)]
+        assert all((Path(folder) / tar).stat().st_size % 512 == 0 for tar in ("1.tar", "2.tar"))
