@@ -36,6 +36,7 @@ bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/bench_fetch.py
 	$(BIN)/python benchmarks/bench_phash.py
 	$(BIN)/python benchmarks/bench_neardup.py
+	$(BIN)/python benchmarks/bench_memory.py
 
 chaos: $(VENV)/.test-ready
 	@$(BIN)/python -m pipeline.world.wheels

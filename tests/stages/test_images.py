@@ -156,8 +156,8 @@ def test_an_object_store_gives_the_same_in_the_same_order(tmp_path):
     local, remote = Store(str(tmp_path)), Store("memory://test-images")
     places = store_images(local, "i.tar", *bodies)
     remote.put(tmp_path / "i.tar", "i.tar")
-    every_third = sorted(places, key=lambda place: place.offset)[::3]  # so far apart that each is a range
-    assert list(read_images(remote, every_third)) == list(read_images(local, every_third))
+    apart = sorted(places, key=lambda place: place.offset)[::2]  # ten ranges: more than are under way at a time
+    assert list(read_images(remote, apart)) == list(read_images(local, apart))
     with pytest.raises(CorruptFileError, match="is not there"):
         list(read_images(remote, [replace(places[0], tar="other.tar")]))
 

@@ -195,7 +195,7 @@ def test_a_server_at_home_is_not_asked(store, site):
 def test_a_partition_that_runs_out_of_time_stays_open(store, site):
     """What was not asked has not failed, not even in the last round; what was fetched is kept."""
     rows = candidates("/a", "/slow")
-    done = fetch(store, site, rows, run__partition_deadline_s=1.0)
+    done = fetch(store, site, rows, run__partition_deadline_s=2.0)
     assert bodies(store, done) == {"0000": JPEG}
     row = done.left()["0001"]
     assert (row["reason"], row["class"]) == ("download.timeout", "deferred")
