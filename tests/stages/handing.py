@@ -102,7 +102,6 @@ class Earlier:
     settings: Settings
     tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     left: pl.DataFrame = field(default_factory=lambda: empty_frame(LEDGER))
-    table: str = ""
     reads: int = 0
 
     def frame(self, table: str) -> pl.DataFrame:
@@ -120,6 +119,7 @@ class Before:
     earlier: Sequence[Earlier] = ()
 
     def commits(self, urls: Collection[str]) -> list[PriorCommit]:
+        del urls
         return list(self.earlier)
 
 
@@ -228,7 +228,7 @@ class Site:
         self.address = ""
         self._reply = reply
         self._up = threading.Event()
-        self._stop: Callable[[], None] = lambda: None
+        self._stop: Callable[[], object] = lambda: None
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[Site]:

@@ -83,9 +83,7 @@ def test_a_closed_spool_leaves_nothing(tmp_path):
 
 def test_neighbours_are_read_in_one_range(store):
     places = store_images(store, "i.tar", *(body(letter, 1000) for letter in "abcdefgh"))
-    assert {index: read for index, read in read_images(store, places)} == {
-        n: body(letter, 1000) for n, letter in enumerate("abcdefgh")
-    }
+    assert dict(read_images(store, places)) == {n: body(letter, 1000) for n, letter in enumerate("abcdefgh")}
     assert len(store.ranges) == 1
 
 

@@ -72,7 +72,11 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path):
 
 
 def test_a_tar_that_was_broken_off_has_no_end(tmp_path):
-    with pytest.raises(RuntimeError), TarWriter(tmp_path / "t.tar") as tar:
-        tar.add("a", b"1")
-        raise RuntimeError
+    def break_off():
+        with TarWriter(tmp_path / "t.tar") as tar:
+            tar.add("a", b"1")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
     assert (tmp_path / "t.tar").stat().st_size == 2 * BLOCK_BYTES

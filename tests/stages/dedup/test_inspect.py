@@ -65,10 +65,17 @@ def test_what_is_kept_of_a_picture(store):
 
 
 def test_why_pictures_leave(store):
-    bodies = {"empty": b"", "text": b"no picture", "cut": JPEG[: len(JPEG) // 2], "large": picture(4, 41, 30), "fine": ONE}
+    bodies = {
+        "empty": b"",
+        "text": b"no picture",
+        "cut": JPEG[: len(JPEG) // 2],
+        "large": picture(4, 41, 30),
+        "fine": ONE,
+    }
     done = inspect(handed(store, bodies, sources={"empty": "wit"}), max_pixels=1200)
     assert done.reasons() == {
-        "empty": "dedup.empty", "text": "dedup.undecodable", "cut": "dedup.undecodable", "large": "dedup.too_many_pixels",
+        "empty": "dedup.empty", "text": "dedup.undecodable", "cut": "dedup.undecodable",
+        "large": "dedup.too_many_pixels",
     }  # fmt: skip
     assert done.table("inspected")["sample_id"].to_list() == ["fine"]
     assert all(row["class"] == "dropped" and row["detail"] and row["sha256"] for row in done.left().values())

@@ -178,7 +178,8 @@ def test_what_leaves_and_why(store, site):
     rows = rows.with_columns(url=rows["url"].scatter([2, 3], ["ftp://w.web.test/x", "http://gone.test/y"]))
     done = fetch(store, site, rows, download__max_bytes=250)
     assert done.reasons() == {
-        "0000": "download.not_image", "0001": "download.too_large", "0002": "download.bad_scheme", "0003": "download.dns",
+        "0000": "download.not_image", "0001": "download.too_large", "0002": "download.bad_scheme",
+        "0003": "download.dns",
     }  # fmt: skip
     assert {key: row["url"] for key, row in done.left().items()} == dict(rows.select("sample_id", "url").rows())
     assert done.left()["0001"]["value"] == len(PNG)

@@ -160,7 +160,8 @@ def test_attributes_fill_licence_credit_and_group(store):
     params = write(store, "m.parquet", rows | {"LICENSE": ["?", "?", "?", None]})
     write(store, "attributes.parquet", {
         "url": ["http://a.org/1", "http://a.org/2", "http://a.org/1", "http://other.org"],
-        "group": ["g1", None, "late", "g3"], "licence": ["CC0", None, "late", "CC0"], "credit": ["Ann", "Bob", "late", "x"],
+        "group": ["g1", None, "late", "g3"], "licence": ["CC0", None, "late", "CC0"],
+        "credit": ["Ann", "Bob", "late", "x"],
     })  # fmt: skip
     given = match(store, params | {"attributes": "attributes.parquet"}).table("candidates")
     assert given.select("licence", "credit", "group").rows() == [

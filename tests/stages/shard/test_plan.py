@@ -1,0 +1,128 @@
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests.store import Store
+from stages.shard.plan import Plan
+from tests.stages.handing import Handed, perform, rows_of
+
+
+def plan(groups, media="jpeg", tars=2, seed=2023, val_fraction=0.3, **candidate):
+    """Plan samples, given as sample id to split group."""
+    fetched = [
+        {"sample_id": key, "tar": "i.tar", "offset": 512, "length": 9, "sha256": f"sha-{key}", "media_type": media}
+        for key in groups
+    ]
+    candidates = [
+        {"sample_id": key, "source": "cc3m", "subset": "pub11", "url": f"http://a.org/{key}", "text": f"about {key}",
+         "matched": ["aerial view"], **candidate}
+        for key in (*groups, "dropped long ago")
+    ]  # fmt: skip
+    inspected = [{"sample_id": key, "width": 40, "height": 30, "phash": 2**64 - 1} for key in groups]
+    survivors = [{"sample_id": key, "source": "cc3m", "split_group": group} for key, group in groups.items()]
+    tables = Handed(Store("memory://plan"), {
+        ("dedup.cluster", "survivors"): rows_of("survivors", *survivors),
+        ("download.fetch", "fetched"): rows_of("fetched", *fetched),
+        ("filter.pool", "candidates"): rows_of("candidates", *candidates),
+        ("dedup.inspect", "inspected"): rows_of("inspected", *inspected),
+    })  # fmt: skip
+    changed = {"seed": seed, "shard.tars_per_split": tars, "shard.val_fraction": val_fraction}
+    return perform(Plan(), tables, changed)
+
+
+def tar_of(done):
+    return dict(done.table("plan").select("sample_id", "tar").rows())
+
+
+def alone(count):
+    return {f"{n:04d}": f"group {n}" for n in range(count)}
+
+
+GROUPS = st.dictionaries(st.text("0123456789abcdef", min_size=1, max_size=4), st.sampled_from("tuvwxyz"), max_size=12)
+
+
+@given(GROUPS, GROUPS, st.integers(1, 4))
+def test_a_place_is_drawn_by_group_alone_and_stays_when_rows_are_added(groups, added, tars):
+    before = tar_of(plan(groups, tars=tars))
+    after = tar_of(plan(added | groups, tars=tars))
+    assert {key: after[key] for key in groups} == before
+    of_group = {}
+    for key, group in (added | groups).items():
+        of_group.setdefault(group, set()).add(after[key])
+    assert all(len(found) == 1 for found in of_group.values())
+
+
+@given(GROUPS)
+def test_positions_follow_the_ids(groups):
+    done = plan(groups)
+    placed = tar_of(done)
+    for tar, frame in done.parts("plan").items():
+        assert frame["sample_id"].to_list() == sorted(key for key in groups if placed[key] == tar)
+        assert frame["position"].to_list() == list(range(frame.height))
+
+
+def test_every_tar_is_planned_even_if_empty():
+    names = [f"pub11-{split}-{n:04d}" for split in ("train", "val") for n in range(3)]
+    done = plan({"a": "g"}, tars=3)
+    assert sorted(done.parts("plan")) == names
+    assert sorted(part.height for part in done.parts("plan").values()) == [0, 0, 0, 0, 0, 1]
+    nothing = plan({}, tars=3)
+    assert {name: part.height for name, part in nothing.parts("plan").items()} == dict.fromkeys(names, 0)
+    assert nothing.table("samples").is_empty()
+    assert nothing.books == {}
+
+
+@pytest.mark.parametrize(("val_fraction", "splits"), [(0.0, {"train"}), (1.0, {"val"}), (0.5, {"train", "val"})])
+def test_the_share_of_val(val_fraction, splits):
+    done = plan(alone(40), val_fraction=val_fraction)
+    assert set(done.table("samples")["split"]) == splits
+    assert all(tar.split("-")[1] in splits for tar in tar_of(done).values())
+
+
+def test_the_share_of_val_is_about_what_was_asked_for():
+    share = plan(alone(1000), val_fraction=0.3).table("samples").filter(pl.col("split") == "val").height / 1000
+    assert 0.25 < share < 0.35
+
+
+def test_a_larger_share_moves_rows_to_val_only():
+    small, large = (plan(alone(100), val_fraction=v).table("samples") for v in (0.2, 0.4))
+    val = [set(frame.filter(pl.col("split") == "val")["sample_id"]) for frame in (small, large)]
+    assert val[0] < val[1]
+
+
+def test_another_seed_draws_another_split():
+    assert tar_of(plan(alone(100))) == tar_of(plan(alone(100), seed=2023))
+    assert tar_of(plan(alone(100))) != tar_of(plan(alone(100), seed=1))
+
+
+def test_groups_spread_over_the_tars():
+    done = plan(alone(200), tars=4)
+    assert all(part.height for part in done.parts("plan").values())
+
+
+@pytest.mark.parametrize(
+    ("media", "extension"),
+    [("jpeg", "jpg"), ("png", "png"), ("webp", "webp"), ("gif", "gif"), ("bmp", "bmp"), ("tiff", "tif")],
+)
+def test_the_name_of_an_image_says_its_source(media, extension):
+    assert plan({"00ff": "g"}, media).row("plan", "00ff")["img_name"] == f"cc3m_00ff.{extension}"
+
+
+def test_a_planned_row():
+    done = plan({"00ff": "g"}, tars=1, val_fraction=0.0)
+    assert done.row("plan", "00ff") == {
+        "tar": "pub11-train-0000", "position": 0, "sample_id": "00ff", "source": "cc3m", "img_name": "cc3m_00ff.jpg",
+        "caption": "about 00ff", "image_tar": "i.tar", "offset": 512, "length": 9, "sha256": "sha-00ff",
+    }  # fmt: skip
+
+
+def test_a_row_of_samples_names_what_is_known_and_leaves_the_rest_open():
+    done = plan({"00ff": "g"}, tars=1, val_fraction=0.0, lon=2.5, lat=-7.0, licence="CC0", credit="Ann")
+    known = {name: value for name, value in done.row("samples", "00ff").items() if value is not None}
+    assert known == {
+        "img_name": "cc3m_00ff.jpg", "caption": "about 00ff", "sample_id": "00ff", "source": "cc3m", "subset": "pub11",
+        "split": "train", "tar": "pub11-train-0000", "url": "http://a.org/00ff", "sha256": "sha-00ff", "width": 40,
+        "height": 30, "phash": 2**64 - 1, "matched": ["aerial view"], "lon": 2.5, "lat": -7.0, "licence": "CC0",
+        "credit": "Ann", "split_group": "g",
+    }  # fmt: skip
