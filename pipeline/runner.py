@@ -160,9 +160,9 @@ class Runner:
             if self._draining() or self.summary.broken:
                 break
         plan = self._plan(step)
-        self.summary.left_open += [p.name for p in plan.partitions if p.state == "open"]
-        known = {p.partition for p in plan.partitions}
-        if plan.waiting and (not plan.names or not self._selection.names(plan) <= known):
+        mine, known = self._selection.names(plan), {p.partition for p in plan.partitions}
+        self.summary.left_open += [p.name for p in plan.partitions if p.state == "open" and p.partition in mine]
+        if plan.waiting and (not plan.names or not mine <= known):
             self._skip(step, plan.waiting)
         if plan.partitions and not plan.waiting:
             self._events("step_finished", step=step.name, rows=_totals(plan))
