@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from manifests.store import Store
 from pipeline.workdir import open_workdir
 from pipeline.world.build import build_world
 from tests.world_building import Snapshot, Workdir
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """Listen to SIGINT: tests started in a shell's background inherit that it is ignored, and so would every run."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
