@@ -34,6 +34,7 @@ format: $(VENV)/.test-ready
 bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/bench_filter.py
 	$(BIN)/python benchmarks/bench_fetch.py
+	$(BIN)/python benchmarks/bench_fetch.py --latency-ms 20
 	$(BIN)/python benchmarks/bench_phash.py
 	$(BIN)/python benchmarks/bench_neardup.py
 	$(BIN)/python benchmarks/bench_memory.py
