@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from manifests.canonical import JsonValue
+from manifests.recipe_train import Train
 
 MEDIA = ("jpeg", "png", "webp", "gif", "bmp", "tiff")
 
@@ -41,6 +42,7 @@ class Filter(_Table):
     max_text_bytes: Annotated[int, Field(ge=1)] = 65_536
     buckets: Annotated[int, Field(ge=1, le=65_536)] = 8
     host_cap: Annotated[int, Field(ge=1)] = 20_000
+    archive_rows: Annotated[int, Field(ge=1)] = Field(default=20_000, description="rows of a part of an archive")
 
 
 class Network(_Table):
@@ -75,9 +77,66 @@ class Dedup(_Table):
     hash: Literal["exact"] = "exact"
     radius: Annotated[int, Field(ge=0, le=16)] = 4
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    subsets: list[Literal["pub11", "rs3"]] = Field(default=["pub11"], description="subsets that lose their copies")
     order: list[str] = ["laion2b,laion400m,coyo700m", "*", "laioncoco"]
     confirm: Literal["thumbnail", "none"] = "thumbnail"
     confirm_levels: Annotated[float, Field(ge=0, le=255)] = 6.0
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Cut(_Table):
+    """Which scores stay: those in the top share of the whole pool that are also at least a value."""
+
+    keep_top: Share = Field(default=1.0, description="share of the pool that stays; 1: no cut by share")
+    at_least: Annotated[float, Field(ge=-1, le=1)] = Field(default=-1.0, description="least score; -1: no cut by value")
+
+
+class Outlier(_Table):
+    """What is no remote sensing."""
+
+    encoder: str = Field(default="mini", description="a shipped model, or open_clip:NAME/WEIGHTS, hf-hub:, local-dir:")
+    prompts: str = "rs5m-33"
+    detector: str = Field(default="mini", description="a shipped head, or a file that `detector fit` wrote")
+    batch: Annotated[int, Field(ge=1)] = 64
+    precision: Precision = "fp32"
+    vlm: Cut = Cut(keep_top=0.90)
+    detector_cut: Cut = Cut(keep_top=0.80)
+
+
+class Caption(_Table):
+    """Captions for the images that have none."""
+
+    captioner: Literal["compose", "blip2"] = "compose"
+    model: str = Field(default="", description="blip2: hub id or local folder")
+    lora: str = Field(default="", description="blip2: a folder of LoRA weights; empty: none")
+    prompt: str = ""
+    vocabulary: str = Field(default="scenes-1", description="compose: its scenes and objects")
+    candidates: Annotated[int, Field(ge=1, le=1000)] = 20
+    max_tokens: Annotated[int, Field(ge=1, le=512)] = 50
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = Field(default=50, description="0: no limit")
+    top_p: Share = 0.95
+    batch: Annotated[int, Field(ge=1)] = Field(default=8, description="images at a time")
+    precision: Precision = "fp32"
+    rank: str = "mini"
+    keep: Annotated[int, Field(ge=1)] = 10
+    rerank: str = "mini"
+    keep_again: Annotated[int, Field(ge=1)] = 5
+    rotate: str = Field(default="mini", description="the encoder of the rotation rule")
+    rotations: Annotated[int, Field(ge=2, le=360)] = 12
+
+
+class Geo(_Table):
+    """Places, coordinates, seasons, meta captions."""
+
+    ner: list[Literal["gazetteer", "nltk", "spacy"]] = ["gazetteer"]
+    gazetteer: str = "geonames-1"
+    templates: str = Field(default="ours-1", description="shipped templates, or a TOML file of your own")
+    season: Literal["hemisphere", "northern"] = "hemisphere"
+    point: Literal["centroid", "first_vertex"] = "centroid"
 
 
 class Shard(_Table):
@@ -85,6 +144,10 @@ class Shard(_Table):
 
     tars_per_split: Annotated[int, Field(ge=1, le=9_999)] = 32
     val_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    caption: dict[str, list[Literal["text", "meta", "chosen", "top", "ssl"]]] = Field(
+        default={"fmow": ["meta", "chosen"], "ben": ["meta", "chosen"], "millionaid": ["chosen"], "*": ["text"]},
+        description="parts of the released text by source, in order; *: every other source",
+    )
 
 
 class Run(_Table):
@@ -99,6 +162,8 @@ class Run(_Table):
     lock_beat_s: Annotated[float, Field(gt=0)] = 10.0
     scratch: str = Field(default="", description="folder for temporary files; empty: the system's")
     skip: list[str] = Field(default=[], description="step/partition that may stay failed; every report prints it")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where this machine has one")
+    allow_mixed_profile: bool = Field(default=False, description="partitions of a step may differ in numeric profile")
 
 
 class Recipe(_Table):
@@ -111,7 +176,11 @@ class Recipe(_Table):
     filter: Filter = Filter()
     download: Download = Download()
     dedup: Dedup = Dedup()
+    outlier: Outlier = Outlier()
+    caption: Caption = Caption()
+    geo: Geo = Geo()
     shard: Shard = Shard()
+    train: Train = Train()
     run: Run = Run()
 
     @field_validator("sources")
@@ -184,6 +253,13 @@ class Settings:
         if not isinstance(value, list):
             raise TypeError(f"{key} is {value!r}, not a list")
         return [str(item) for item in value]
+
+    def lists(self, key: str) -> dict[str, list[str]]:
+        """Return a table of lists of texts."""
+        value = self.values[key]
+        if not isinstance(value, dict) or not all(isinstance(item, list) for item in value.values()):
+            raise TypeError(f"{key} is {value!r}, not a table of lists")
+        return {name: [str(part) for part in item] for name, item in value.items() if isinstance(item, list)}
 
     def mapping(self, key: str) -> dict[str, str]:
         """Return a table of texts."""

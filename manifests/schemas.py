@@ -22,6 +22,24 @@ _TAGS = pa.list_(
     )
 )
 
+_ENTITIES = pa.list_(
+    pa.field(
+        "item",
+        pa.struct(
+            [
+                pa.field("name", pa.string(), nullable=False),
+                pa.field("backend", pa.string(), nullable=False),
+                ("geonameid", pa.int64()),
+                ("country", pa.string()),
+                ("lon", pa.float64()),
+                ("lat", pa.float64()),
+                pa.field("ambiguity", pa.float32(), nullable=False),
+            ]
+        ),
+        nullable=False,
+    )
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
@@ -64,6 +82,8 @@ _TYPES = {
     "hashes": _HASHES,
     "thumbnail": _THUMBNAIL,
     "tags": _TAGS,
+    "entities": _ENTITIES,
+    "bytes": pa.binary(),
 }
 
 _CANDIDATE = """sample_id:str source:str subset:str source_key:str? group:str? url:str text:str matched:strings
@@ -104,6 +124,24 @@ _ALL = (
         ("cluster_id", "sample_id"),
     ),
     _table("survivors", "sample_id:str source:str split_group:str", ("sample_id",)),
+    _table("leaks", "sample_id:str benchmark:str item:str distance:i16 view:u8", ("sample_id", "benchmark", "item")),
+    # One row per sample that was scored; null: the model could not take the image.
+    _table("scores", "sample_id:str sha256:str vlm:f32? detector:f32?", ("sample_id",)),
+    # embedding: the unit vector as little-endian float16, as many as the encoder has dimensions.
+    _table("embeddings", "sample_id:str sha256:str embedding:bytes", ("sample_id",)),
+    _table(
+        "caption_candidates",
+        """sample_id:str sha256:str index:i16 text:str seed:u64 score_a:f32 rank_a:i16 score_b:f32? rank_b:i16?
+        rotation_variance:f32?""",
+        ("sample_id", "index"),
+    ),
+    _table("captions", "sample_id:str top:str ssl:str chosen:str rule:str", ("sample_id",)),
+    _table(
+        "places",
+        """sample_id:str lon:f64? lat:f64? coord_from:str? utm:str? country:str? month:i8? season:str? gsd_m:f32?
+        entities:entities meta:str? template:str?""",
+        ("sample_id",),
+    ),
     _table(
         "plan",
         """tar:str position:i32 sample_id:str source:str img_name:str caption:str image_tar:str offset:i64 length:i64

@@ -1,6 +1,8 @@
-"""The eleven web sources of PUB11 as pinned inputs: how to read their metadata, on what terms, what was published.
+"""The sources as pinned inputs: how to read them, on what terms, what was published of them.
 
-One TOML file a source in `manifests/sources/`. The published rows are tables VII and VIII of arXiv 2306.11300v5.
+Eleven web sources (PUB11) and three archives of images (RS3), one TOML file each in `manifests/sources/`. The published
+rows of PUB11 are tables VII and VIII of arXiv 2306.11300v5. Of RS3 the amounts and splits are published; nothing is
+filtered out of it, so the other columns follow from the amount.
 """
 
 import hashlib
@@ -29,9 +31,16 @@ PUB11 = (
 )
 """Source keys of PUB11 in the order of the published table."""
 
+RS3 = ("fmow", "ben", "millionaid")
+"""Source keys of RS3 in the order of the published table."""
+
 _FOLDER = Path(__file__).with_name("sources")
 
-Format = Literal["parquet", "tsv", "wit-tsv", "yfcc", "redcaps-json", "sbu-json", "vg-json"]
+Format = Literal[
+    "parquet", "tsv", "wit-tsv", "yfcc", "redcaps-json", "sbu-json", "vg-json", "fmow", "bigearthnet", "millionaid"
+]
+_TABLES = ("parquet", "tsv")
+_ARCHIVES = ("fmow", "bigearthnet", "millionaid")
 Names = tuple[str, ...]
 Count = Annotated[int, Field(ge=0)]
 
@@ -83,13 +92,13 @@ class Published(_Frozen):
 
 
 class SourceSpec(_Frozen):
-    """One source of image-text metadata.
+    """One source: metadata that name images and texts, or an archive of images.
 
     Attributes:
         key: Name in ids, files and recipes.
         name: Name in the published table.
         subset: Lane it belongs to.
-        format: Layout of its metadata files.
+        format: Layout of its metadata files, or of its archive.
         columns: Where the fields of a row stand.
         text: Columns whose text is matched and published, in order; those a file lacks are passed over.
         text_joiner: Joins several texts into one caption.
@@ -99,12 +108,14 @@ class SourceSpec(_Frozen):
         credit: Whom to credit.
         home: Where the source lives.
         availability: Whether it can still be had.
+        original_split: The split of an archive that was published.
+        has_class_label: Whether that split of an archive has class labels.
         published: Its row in the published table; None for a source RS5M does not have.
     """
 
     key: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$")]
     name: str
-    subset: Literal["pub11"] = "pub11"
+    subset: Literal["pub11", "rs3"] = "pub11"
     format: Format
     columns: Columns = Columns()
     text: Names = ()
@@ -115,23 +126,37 @@ class SourceSpec(_Frozen):
     credit: str = ""
     home: str = ""
     availability: str = ""
+    original_split: Literal["", "train", "val", "test"] = ""
+    has_class_label: bool | None = None
     published: Published | None = None
 
     @property
     def readable(self) -> bool:
         """Whether the build has a reader for this layout."""
-        return self.format in ("parquet", "tsv")
+        return self.format in (*_TABLES, *_ARCHIVES)
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it is a folder or archive of images, not a file of metadata."""
+        return self.format in _ARCHIVES
 
     @property
     def digest(self) -> str:
-        """sha256 hex of what decides how rows are read; words and published numbers are not in it."""
+        """sha256 hex of what decides how rows are read; words and published numbers are not in it.
+
+        Licence and credit of an archive are those of its rows, so there they are.
+        """
         read = {"key", "subset", "format", "columns", "text", "text_joiner", "tsv_columns", "source_hash_kind"}
+        if self.is_archive:
+            read |= {"licence", "credit"}
         content = json.dumps(self.model_dump(mode="json", include=read), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.readable and not (self.columns.url and self.text):
+        if self.is_archive != (self.subset == "rs3"):
+            raise ValueError(f"source {self.key}: archives ({', '.join(_ARCHIVES)}) are of subset rs3, and only they")
+        if self.format in _TABLES and not (self.columns.url and self.text):
             raise ValueError(f"source {self.key}: name the url column and at least one text column")
         if (self.format == "tsv") != bool(self.tsv_columns):
             raise ValueError(f"source {self.key}: tsv_columns belong to format tsv, and only there")
@@ -165,9 +190,9 @@ def load_source(path: Path) -> SourceSpec:
 
 @cache
 def load_sources() -> Mapping[str, SourceSpec]:
-    """Read the eleven sources, once a process: planning asks for them once a partition.
+    """Read all sources, once a process: planning asks for them once a partition.
 
     Returns:
-        Source key to source, in the order of the published table.
+        Source key to source, in the order of the published tables.
     """
-    return MappingProxyType({key: load_source(_FOLDER / f"{key}.toml") for key in PUB11})
+    return MappingProxyType({key: load_source(_FOLDER / f"{key}.toml") for key in (*PUB11, *RS3)})

@@ -146,8 +146,8 @@ class _RowsDigest:
             self._digest.update(pc.cast(array.is_null(), pa.uint8()).to_numpy().tobytes())
         else:
             self._digest.update(b"\x00")
-        if pa.types.is_string(kind):
-            filled = array.fill_null("")
+        if pa.types.is_string(kind) or pa.types.is_binary(kind):
+            filled = array.fill_null("" if pa.types.is_string(kind) else b"")
             self._digest.update(pc.binary_length(filled).to_numpy().tobytes())
             self._digest.update(b"".join(filled.cast(pa.binary()).to_pylist()))
         elif pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):

@@ -9,7 +9,8 @@ from typing import TypeAlias
 from manifests.ledger import RowCounts
 from manifests.manifest import Manifest
 from pipeline.line import LINE
-from pipeline.planner import Planner, StepPlan
+from pipeline.planner import Planner, StepPlan, lane_of_source
+from stages.step import Step
 
 Books: TypeAlias = Mapping[str, Mapping[str, RowCounts]]
 """Step to source to counts. A step that has no commit is absent: not run yet."""
@@ -89,6 +90,17 @@ def ledger_closes(planner: Planner) -> Law:
     )
 
 
+def _kept_before(step: Step, books: Books) -> dict[str, int]:
+    """Return the rows that the steps before handed over, per source, as far as they are of a lane that is asked for."""
+    kept: dict[str, int] = {}
+    for given in step.rows_in:
+        for source, counts in books.get(given.step, {}).items():
+            lane = lane_of_source(source)
+            if counts.kept and given.lane in ("", lane) and (step.kind == "reduce" or lane in step.lanes):
+                kept[source] = kept.get(source, 0) + counts.kept
+    return kept
+
+
 def chain_holds(planner: Planner, books: Books, skip: Iterable[str]) -> Law:
     """Check that what one step kept is what the next one was given, per source.
 
@@ -99,10 +111,10 @@ def chain_holds(planner: Planner, books: Books, skip: Iterable[str]) -> Law:
     for step in LINE:
         if not step.inputs or step.name not in books or not planner.plan(step).complete:
             continue
-        before = step.inputs[0].step
-        if {before, step.name} & skipped:
+        if {*(given.step for given in step.rows_in), step.name} & skipped:
             continue
-        kept = {source: counts.kept for source, counts in books[before].items() if counts.kept}
+        before = " and ".join(given.step for given in step.rows_in)
+        kept = _kept_before(step, books)
         seen = {source: counts.seen for source, counts in books[step.name].items() if counts.seen}
         faults += [
             f"{source}: {before} kept {kept.get(source, 0)} rows, {step.name} was given {seen.get(source, 0)}"

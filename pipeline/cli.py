@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Builds RS5M, remote-sensing images with English captions, from public metadata to training shards.\n\n"
     "A bare `rs5m-build run` builds the miniature RS5M into ./build/mini; running it again resumes or does nothing.\n"
-    "The line: sources -> filter -> download -> dedup -> shard.",
+    "The line: sources -> filter -> download -> dedup -> outlier -> caption -> geo -> shard -> train.",
 )
 
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="mini, nano, rs5m, or a TOML file of your own.")]
@@ -48,6 +48,9 @@ def run(
         str, typer.Option("--slice", help="I/N: only every N-th partition of map steps. Default: Slurm's array task.")
     ] = "",
     retry: Annotated[str, typer.Option(help="`failed`: ask once more for urls that failed in earlier runs.")] = "",
+    allow_mixed_profile: Annotated[
+        bool, typer.Option("--allow-mixed-profile", help="A partition that runs out of memory may halve its batch.")
+    ] = False,
     ray_address: Annotated[str, typer.Option(help="Join this Ray cluster (or set RAY_ADDRESS).")] = "",
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done, and why.")] = False,
 ) -> None:
@@ -58,6 +61,7 @@ def run(
     overrides = [*(set_ or [])]
     overrides += [f'run.executor="{executor}"'] if executor else []
     overrides += [f"run.workers={workers}"] if workers is not None else []
+    overrides += ["run.allow_mixed_profile=true"] if allow_mixed_profile else []
     with _one_line_errors():
         settings, store = _open(recipe, workdir, overrides)
         if plan:
@@ -188,13 +192,16 @@ def _one_line_errors() -> Iterator[None]:
     from pipeline.runner import NoSpaceError
     from pipeline.workdir import WorkdirError
     from pipeline.world.errors import WorldError
+    from stages.step import ModelMissingError
 
     try:
         yield
     except KeyboardInterrupt as error:  # here, because typer would turn it into a silent exit
         sys.stderr.write("stopped; nothing half-done is believed: run the same command again to resume\n")
         raise typer.Exit(130) from error
-    except (RecipeError, WorkdirError, WorldError, LockHeldError, UserError, CorruptCommitError) as error:
+    except (
+        RecipeError, WorkdirError, WorldError, LockHeldError, UserError, CorruptCommitError, ModelMissingError,
+    ) as error:  # fmt: skip
         sys.stderr.write(f"rs5m-build: {error}\n")
         raise typer.Exit(2) from error
     except NoSpaceError as error:

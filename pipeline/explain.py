@@ -30,6 +30,11 @@ _SHOWN = {
     "download.fetch": "media_type length http_status final_url content_type hash_verdict sha256 tar offset",
     "dedup.inspect": "width height mode frames exif_orientation hash_kind phash texture",
     "dedup.cluster": "split_group",
+    "outlier.embed": "vlm detector",
+    "outlier.cut": "",
+    "caption.generate": "",
+    "caption.choose": "top ssl chosen rule",
+    "geo.locate": "lon lat coord_from utm country month season gsd_m entities meta template",
     "shard.plan": "img_name caption tar position",
     "shard.pack": "tar offset length released_sha256",
     "shard.index": "split tar img_name",
@@ -182,4 +187,12 @@ def _known(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _json(name: str, value: JsonValue) -> JsonValue:
+    if name == "entities" and isinstance(value, list):
+        return [_place(entity) for entity in value if isinstance(entity, dict)]
     return f"{value:016x}" if name == "phash" and isinstance(value, int) else value
+
+
+def _place(entity: dict[str, JsonValue]) -> JsonValue:
+    """Return a named place in words: its name, and what it was resolved to."""
+    where = f" = {entity['country']} {entity['lat']}, {entity['lon']}" if entity["geonameid"] is not None else ""
+    return f"{entity['name']} ({entity['backend']}){where}"

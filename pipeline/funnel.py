@@ -7,7 +7,7 @@ invalid, duplicate, leak, outlier, other   rows that left for a reason of that c
 remain         download - invalid - duplicate - leak - outlier - other; the rows released
 
 A column is None while the step that fills it has not run, and 0 where it ran and nothing fell out. No step on the line
-fills ``leak`` or ``outlier`` yet: they stay None, and count as nothing in ``remain``.
+fills ``leak`` yet: it stays None, and counts as nothing in ``remain``.
 """
 
 from __future__ import annotations

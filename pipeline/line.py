@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from stages.caption.choose import Choose
+from stages.caption.generate import Generate
 from stages.dedup.cluster import Cluster
 from stages.dedup.inspect import Inspect
 from stages.download.fetch import Fetch
 from stages.filter.match import Match
 from stages.filter.pool import Pool
+from stages.geo.locate import Locate
+from stages.outlier.cut import Cut
+from stages.outlier.embed import Embed
 from stages.shard.index import Index
 from stages.shard.pack import Pack
 from stages.shard.plan import Plan
@@ -18,6 +23,11 @@ LINE: tuple[Step, ...] = (
     Fetch(),
     Inspect(),
     Cluster(),
+    Embed(),
+    Cut(),
+    Generate(),
+    Choose(),
+    Locate(),
     Plan(),
     Pack(),
     Index(),

@@ -1,13 +1,13 @@
-"""The metadata files of the enabled sources, cut into partitions: a file, or a range of a Parquet file's row groups."""
+"""What the enabled sources are read from, cut into partitions.
+
+A metadata file, a range of a Parquet file's row groups, or a folder or archive of images.
+"""
 
 from __future__ import annotations
 
-import glob
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import fsspec
 
 from manifests.canonical import JsonValue
 from manifests.identity import file_digest
@@ -15,9 +15,12 @@ from manifests.recipe import Recipe
 from manifests.recipe_files import RecipeError
 from manifests.sources import SourceSpec, load_sources
 from manifests.store import Store
-from stages.filter.match import open_metadata
+from stages.archives import ArchiveError, folder_digest, kind_of, open_archive
+from stages.filter.archive_scan import no_images
 from stages.filter.parquet import row_groups
 from stages.filter.rows import MetadataError
+from stages.layouts import EXPECTED, find_frames
+from stages.uris import is_absolute, located, named, open_uri
 
 PARTITION_ROWS = 4_000_000
 """Rows after which a Parquet file is cut, at a row group's end: seconds of work, and little lost by a crash."""
@@ -30,9 +33,9 @@ class Slice:
     """One partition of filter.match.
 
     Attributes:
-        partition: ``<source>-<file digest 12>-<first row group>``.
+        partition: ``<source>-<digest 12>-<first row group>``, 0 for what has no row groups.
         source: Source key.
-        digest: The file digest, 64 hex digits.
+        digest: The file digest, or a folder's (`stages.archives.archive_digest`), 64 hex digits.
         params: What the step is told.
         attributes_digest: File digest of the source's attributes file, empty without one.
     """
@@ -53,8 +56,8 @@ def metadata_slices(recipe: Recipe, store: Store, *, remember: bool = True) -> l
         remember: Whether digests of files read for the first time go to the workdir's cache.
 
     Raises:
-        RecipeError: If a source is unknown, has no metadata or no reader, a file is missing or unreadable, or two
-            files of one source have equal digests.
+        RecipeError: If a source is unknown, has no metadata or no reader, a file or folder is missing or unreadable,
+            a folder holds no image of its source, or two files of one source have equal digests.
     """
     known, found = load_sources(), list[Slice]()
     if not recipe.enabled_sources():
@@ -81,11 +84,15 @@ def _of_source(
 ) -> Iterator[Slice]:
     attributes_digest = digests.of(attributes) if attributes else ""
     by_digest: dict[str, str] = {}
-    for uri in [uri for pattern in patterns for uri in _expand(pattern, store, spec.key)]:
-        digest = digests.of(uri)
+    for uri in [uri for pattern in patterns for uri in _expand(pattern, store, spec)]:
+        digest = _archive_digest(spec, uri, store, digests) if spec.is_archive else digests.of(uri)
         if digest in by_digest:
             raise RecipeError(f"sources.{spec.key}: {by_digest[digest]} and {uri} are the same file; name one of them")
         by_digest[digest] = uri
+        if spec.is_archive:
+            told: dict[str, JsonValue] = {"source": spec.key, "uri": uri, "digest": digest, "attributes": attributes}
+            yield Slice(f"{spec.key}-{digest[:12]}-0", spec.key, digest, told, attributes_digest)
+            continue
         for first, end, rows in _ranges(spec, uri, store):
             params: dict[str, JsonValue] = {
                 "source": spec.key,
@@ -99,23 +106,32 @@ def _of_source(
             yield Slice(f"{spec.key}-{digest[:12]}-{first}", spec.key, digest, params, attributes_digest)
 
 
-def _expand(pattern: str, store: Store, source: str) -> list[str]:
-    """Return the files a pattern names, sorted; relative patterns are below the workdir."""
-    absolute = "://" in pattern or pattern.startswith("/")
-    base = "" if absolute else store.uri + "/"
-    fs, path = fsspec.core.url_to_fs(base + pattern, **({} if absolute else store.options))
-    names = [path]
-    if glob.has_magic(pattern):
-        below = (
-            path.removesuffix(pattern) if not absolute and path.endswith(pattern) else ""
-        )  # the workdir is no pattern
-        names = sorted(str(name) for name in fs.glob(glob.escape(below) + path[len(below) :]))
-    if not names or (len(names) == 1 and not fs.exists(names[0])):
-        raise RecipeError(f"sources.{source}.metadata: no file matches {base + pattern}")
-    if absolute:
-        return [str(fs.unstrip_protocol(name)) if "://" in pattern else name for name in names]
-    root = len(fs._strip_protocol(store.uri)) + 1  # noqa: SLF001  (fsspec's own way to compare paths)
-    return [name[root:] for name in names]
+def _expand(pattern: str, store: Store, spec: SourceSpec) -> list[str]:
+    """Return the files or folders a pattern names, sorted; relative patterns are below the workdir."""
+    names = named(store, pattern)
+    if not names:
+        shown = pattern if is_absolute(pattern) else f"{store.uri}/{pattern}"
+        if spec.is_archive:
+            raise RecipeError(
+                f"sources.{spec.key}.metadata: no folder or archive matches {shown}; it holds images in the layout "
+                f"{EXPECTED[spec.format]}"
+            )
+        raise RecipeError(f"sources.{spec.key}.metadata: no file matches {shown}")
+    return names
+
+
+def _archive_digest(spec: SourceSpec, uri: str, store: Store, digests: _Digests) -> str:
+    """Return the digest of a folder or archive; a folder is listed, and must hold an image of its source."""
+    try:
+        if kind_of(store, uri) != "folder":
+            return digests.of(uri)
+        with open_archive(store, uri) as folder:
+            members = folder.members()
+            if not find_frames(spec.format, folder.name, (member.path for member in members)).any:
+                raise RecipeError(f"sources.{spec.key}.metadata: {no_images(uri, spec.format)}")
+            return folder_digest(members)
+    except (ArchiveError, OSError) as error:
+        raise RecipeError(f"sources.{spec.key}.metadata: {error}") from error
 
 
 def _ranges(spec: SourceSpec, uri: str, store: Store) -> list[tuple[int, int, int | None]]:
@@ -123,7 +139,7 @@ def _ranges(spec: SourceSpec, uri: str, store: Store) -> list[tuple[int, int, in
     if spec.format != "parquet":
         return [(0, 0, None)]
     try:
-        with open_metadata(store, uri) as file:
+        with open_uri(store, uri) as file:
             groups = row_groups(file)
     except MetadataError as error:
         raise RecipeError(f"sources.{spec.key}: {uri}: {error}; fetch the file again or leave it out") from error
@@ -149,10 +165,7 @@ class _Digests:
             self._known = {}
 
     def of(self, uri: str) -> str:
-        absolute = "://" in uri or uri.startswith("/")
-        fs, path = fsspec.core.url_to_fs(
-            uri if absolute else f"{self._store.uri}/{uri}", **({} if absolute else self._store.options)
-        )
+        fs, path = located(self._store, uri)
         try:
             key = f"{uri} {fs.ukey(path)}"
             if key not in self._known:

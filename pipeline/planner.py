@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
 
 from manifests.canonical import JsonValue
 from manifests.commits import CommitStore, StepCommits
 from manifests.fingerprint import Change, Parts, changes
 from manifests.manifest import LedgerReceipt, Manifest, Receipt
 from manifests.recipe import Recipe, Settings
+from manifests.sources import load_sources
 from manifests.store import Store
 from pipeline.line import LINE, step_named
 from pipeline.metadata import Slice
 from pipeline.worker import InputFile, Layout, PriorFiles
+from stages.encoder import resolve_device
+from stages.places import archive_source, lane
 from stages.step import Input, Step, StoredFile
 
 State = Literal["done", "open", "todo"]
@@ -94,7 +97,7 @@ class Planner:
     def __init__(
         self, recipe: Recipe, store: Store, commits: CommitStore, slices: list[Slice], *, retry_failed: bool = False
     ) -> None:
-        self._flat = recipe.flat()
+        self._flat = _on_this_machine(recipe)
         self._skip = frozenset(recipe.run.skip)
         self._store = store
         self._commits = commits
@@ -103,6 +106,12 @@ class Planner:
         self._plans: dict[str, StepPlan] = {}
         self._retried: set[str] = set()
         self._receipts: dict[str, dict[str, Receipt]] = {}
+        self._smaller: dict[str, int] = {}
+        self._archives = {
+            key: list[JsonValue](source.metadata)
+            for key, source in recipe.enabled_sources().items()
+            if lane_of_source(key) == "rs3"
+        }
 
     def plan(self, step: Step, *, fresh: bool = False) -> StepPlan:
         """Return the plan of a step, planning what is before it as needed; ``fresh`` reads the commits again."""
@@ -115,7 +124,7 @@ class Planner:
 
     def serve(self, recipe: Recipe) -> None:
         """Take the settings of a recipe whose world is being served; nothing that a fingerprint reads differs."""
-        self._flat = recipe.flat()
+        self._flat = _on_this_machine(recipe)
 
     def mark_retried(self, plan: PartitionPlan) -> None:
         """Remember that a partition's failed rows were tried again in this run."""
@@ -131,17 +140,46 @@ class Planner:
         manifests = self._commits.read_all(list(commits.all()))
         self._receipts[step.name] = {o.path: o for manifest in manifests for o in manifest.outputs}
         sizes = self._sizes(step)
-        settings, profile = Settings(self.settings(step)), step.profile()
-        for partition, params, inputs, digests in self._partitions(step, plan):
+        settings = Settings(self.settings(step))
+        found = list(self._partitions(step, plan))
+        profile, models = (step.profile(settings), step.models(settings)) if found else ({}, {})
+        for partition, params, inputs, digests in found:
             parts = Parts(
                 inputs=sorted(digests),
                 recipe={key: self._flat[key] for key in step.reads},
                 code=step.VERSION,
+                models=models,
                 pins=step.pins(settings, params),
                 profile=profile,
             )
+            if step.batched:
+                batch = self._batch(step, partition, parts, commits)
+                params, parts = {**params, "batch": batch}, with_batch(parts, batch)
             plan.partitions.append(self._placed(step, partition, parts, inputs, params, commits, sizes, plan.corrupt))
         return plan
+
+    def _batch(self, step: Step, partition: str, parts: Parts, commits: StepCommits) -> int:
+        """Return a partition's batch: the setting's; or half, a quarter, .. where memory ran out at the ones before."""
+        batch = whole = cast("int", self._flat[step.batched])
+        while batch >= 1:
+            if self._smaller.get(f"{step.name}/{partition}") == batch:
+                return batch
+            if commits.passes(partition, with_batch(parts, batch).fingerprint):
+                return batch
+            batch //= 2
+        return whole
+
+    def halve(self, plan: PartitionPlan) -> PartitionPlan | None:
+        """Return a partition's plan at half its batch, another numeric profile; None where it cannot be halved."""
+        batch = plan.params.get("batch")
+        if not isinstance(batch, int) or batch < 2:
+            return None
+        self._smaller[plan.name] = batch // 2
+        parts = with_batch(plan.parts, batch // 2)
+        # Rows done under the other profile are no prior of this one.
+        return replace(
+            plan, parts=parts, fingerprint=parts.fingerprint, params={**plan.params, "batch": batch // 2}, prior=[]
+        )
 
     def _partitions(
         self, step: Step, plan: StepPlan
@@ -162,16 +200,28 @@ class Planner:
                 yield "all", {}, [f for f, _ in found], [d for _, d in found]
             return
         plan.waiting = waiting
-        first = upstream[step.inputs[0].step]
-        plan.names = sorted(
-            {*(first.names if first.step.kind == "map" else []), *(p for p, _ in _outputs(upstream, step.inputs[0]))}
-        )
-        for partition in dict.fromkeys(p for p, _ in _outputs(upstream, step.inputs[0])):
+        given = sorted({p for wanted in step.rows_in for p, _ in _outputs(upstream, wanted) if lane(p) in step.lanes})
+        coming = {
+            p
+            for wanted in step.rows_in
+            if upstream[wanted.step].step.kind == "map"
+            for p in upstream[wanted.step].names
+            if wanted.lane in ("", lane(p)) and lane(p) in step.lanes
+        }
+        plan.names = sorted({*given, *coming})
+        for partition in given:
             found = []
             for wanted in step.inputs:
                 mine = [(p, r) for p, r in _outputs(upstream, wanted) if wanted.scope == "all" or p == partition]
                 found += [_located(wanted, p, r) for p, r in mine]
-            yield partition, {}, [f for f, _ in found], [d for _, d in found]
+            yield partition, self._params(step, partition), [f for f, _ in found], [d for _, d in found]
+
+    def _params(self, step: Step, partition: str) -> dict[str, JsonValue]:
+        """Return what a partition's task is told: for a part of an archive that is read, where its archives lie."""
+        source = archive_source(partition)
+        if not step.recording or source is None:
+            return {}
+        return {"source": source, "archives": self._archives.get(source, [])}
 
     def _unsettled(self, before: StepPlan) -> list[str]:
         own = [p.name for p in before.partitions if p.state != "done" and p.name not in self._skip]
@@ -227,12 +277,13 @@ class Planner:
     ) -> list[PriorFiles]:
         """Return earlier commits with an equal row fingerprint: of this partition, and of others cut another way."""
         wanted, layout = parts.row_fingerprint(recording=step.recording), self.layout().key
+        archive = archive_source(partition)
         newest = [passes[-1] for by_fp in commits.names.values() for passes in by_fp.values()]
         manifests = [self._commits.read(name) for name in newest]
         equal = [
             m
             for m in manifests
-            if m.row_fingerprint == wanted and (m.partition == partition or layout_of(m).key != layout)
+            if m.row_fingerprint == wanted and (m.partition == partition or _may_hold(m, archive, layout))
         ]
         equal.sort(key=lambda m: (m is not current, m.partition != partition, m.partition, m.fingerprint))
         tables = set(step.outputs)
@@ -263,6 +314,29 @@ class Planner:
         return min((list(changes(other.parts, parts)) for other in others), key=len, default=[])
 
 
+def _on_this_machine(recipe: Recipe) -> dict[str, JsonValue]:
+    """Return the settings with the device that ``auto`` stands for: the driver says it, so that all workers agree."""
+    return recipe.flat() | {"run.device": resolve_device(recipe.run.device)}
+
+
+def _may_hold(manifest: Manifest, archive: str | None, layout: str) -> bool:
+    """Whether another partition's commit may hold rows of this one: parts of an archive may have been cut anew."""
+    if archive is not None:
+        return archive_source(manifest.partition) == archive
+    return layout_of(manifest).key != layout
+
+
+def with_batch(parts: Parts, batch: int) -> Parts:
+    """Return ``parts`` with the batch as part of the numeric profile."""
+    return parts.model_copy(update={"profile": {**parts.profile, "batch": str(batch)}})
+
+
+def lane_of_source(source: str) -> str:
+    """Return the lane of a source: its subset; pub11 for one that is not known."""
+    spec = load_sources().get(source)
+    return spec.subset if spec else "pub11"
+
+
 def layout_of(manifest: Manifest) -> Layout:
     """Return the layout that a commit says it was made under; none for steps that do not say."""
     layout = manifest.facts.get("layout")
@@ -276,8 +350,9 @@ def layout_of(manifest: Manifest) -> Layout:
 
 
 def _slice_digests(item: Slice) -> list[tuple[str, str, str]]:
-    first, end = item.params["first_group"], item.params["end_group"]
-    digests = [("metadata", item.partition, f"{item.digest}:{first}-{end}")]
+    first, end = item.params.get("first_group"), item.params.get("end_group")
+    rows = f":{first}-{end}" if end is not None else ""
+    digests = [("metadata", item.partition, f"{item.digest}{rows}")]
     return digests + ([("attributes", item.source, item.attributes_digest)] if item.attributes_digest else [])
 
 
@@ -287,7 +362,7 @@ def _outputs(upstream: dict[str, StepPlan], wanted: Input) -> list[tuple[str, Re
         (output.partition or partition, output)
         for partition, manifest in sorted(upstream[wanted.step].settled().items())
         for output in manifest.outputs
-        if output.name == wanted.table
+        if output.name == wanted.table and wanted.lane in ("", lane(output.partition or partition))
     ]
 
 

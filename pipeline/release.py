@@ -8,7 +8,7 @@ from manifests.commits import CommitStore
 from manifests.manifest import Manifest
 from manifests.store import Store
 
-_KEPT = ("release/report/", "release/geometa/")
+_KEPT = ("release/report/",)
 
 
 def before_write(commits: CommitStore, step: str, fingerprints: Mapping[str, str]) -> None:

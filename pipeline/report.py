@@ -139,10 +139,12 @@ def _most_first(counts: Mapping[str, int]) -> JsonValue:
 
 
 def _facts(manifests: list[Manifest]) -> dict[str, JsonValue]:
-    """Return the numbers that a step's commits state, added up."""
+    """Return what a step's commits state: counts added up, other values as they are."""
     sums: dict[str, JsonValue] = {}
     for manifest in manifests:
         for name, value in manifest.facts.items():
             if name not in _NOT_FACTS and isinstance(value, int):
                 sums[name] = value + int(str(sums.get(name, 0)))
+            elif name not in _NOT_FACTS and isinstance(value, float | str):
+                sums[name] = value  # a cut, or what every commit of a step says alike
     return sums

@@ -19,7 +19,7 @@ from pipeline.planner import PartitionPlan, Planner, StepPlan
 from pipeline.release import before_write, sweep
 from pipeline.repair import set_aside
 from pipeline.worker import Outcome, TaskSpec
-from stages.step import Step
+from stages.step import ModelMissingError, Step
 
 _WAIT_S = 0.2
 
@@ -125,6 +125,7 @@ class Runner:
 
         Raises:
             NoSpaceError: If a disk is full.
+            ModelMissingError: If a worker lacks a model.
             LockHeldError: If the lock was lost.
         """
         killed = True
@@ -197,10 +198,12 @@ class Runner:
         attempts: dict[str, int] = dict.fromkeys(by_name, 0)
         queue, running = deque(todo), 0
         executor = self._started()
+        on_gpu = self._planner.settings(step).get("run.device") == "cuda"
+        capacity = executor.gpu_capacity if on_gpu else executor.capacity
         if step.releases:
             before_write(self._commits, step.name, {plan.partition: plan.fingerprint for plan in todo})
         while queue or running:
-            while queue and running < executor.capacity and not self._draining():
+            while queue and running < capacity and not self._draining():
                 plan = queue.popleft()
                 executor.submit(self._spec(step, plan, final=final))
                 running += 1
@@ -212,6 +215,9 @@ class Runner:
                 attempts[plan.name] += 1
                 if not isinstance(finished.outcome, TaskFailure):
                     self._commit(step, plan, finished.outcome, finished.seconds)
+                elif finished.outcome.kind == "out_of_memory" and (smaller := self._smaller(plan, finished.outcome)):
+                    by_name[plan.name] = smaller
+                    queue.append(smaller)
                 elif self._is_worth_another(plan, finished.outcome, attempts[plan.name]):
                     queue.append(plan)
             if self.summary.broken:
@@ -220,14 +226,30 @@ class Runner:
     def _is_worth_another(self, plan: PartitionPlan, failure: TaskFailure, attempts: int) -> bool:
         if failure.kind == "no_space":
             raise NoSpaceError(f"{plan.name}: {failure.message}; free some space, then run again: it resumes here")
+        if failure.kind == "environment":
+            raise ModelMissingError(failure.message)
         if failure.kind == "corrupt":
             self._repair(failure.path, failure.message)
-        if failure.kind != "corrupt" and attempts <= self._run.retries:
+        if failure.kind not in ("corrupt", "out_of_memory") and attempts <= self._run.retries:
             self._events("partition_retried", step=plan.step, partition=plan.partition, error=failure.message)
             return True
         self.summary.failed[plan.name] = failure.message
         self._events("partition_failed", step=plan.step, partition=plan.partition, error=failure.message)
         return False
+
+    def _smaller(self, plan: PartitionPlan, failure: TaskFailure) -> PartitionPlan | None:
+        """Return a partition's plan at half the batch after running out of memory, if mixed profiles are allowed."""
+        if not self._run.allow_mixed_profile:
+            failure.message += (
+                "; take a smaller batch for all (--set, then partitions done so far are done anew), or let this one "
+                "differ: --allow-mixed-profile"
+            )
+            return None
+        smaller = self._planner.halve(plan)
+        if smaller:
+            batch = smaller.params["batch"]
+            self._events("partition_halved", step=plan.step, partition=plan.partition, batch=batch)
+        return smaller
 
     def _spec(self, step: Step, plan: PartitionPlan, *, final: bool) -> TaskSpec:
         settings = self._planner.settings(step)
@@ -257,11 +279,12 @@ class Runner:
         """Check the closing law and return the manifest. Raises BooksDoNotCloseError."""
         books = close_books(plan.name, outcome.seen, outcome.kept, outcome.left, outcome.counted)
         if step.inputs:  # what came in is known without the step's word: upstream's receipts say it
-            first = (step.inputs[0].step, step.inputs[0].table)
-            given = sum(i.file.rows for i in plan.inputs if (i.step, i.table) == first)
+            counted = {(given.step, given.table) for given in step.rows_in}
+            given = sum(i.file.rows for i in plan.inputs if (i.step, i.table) in counted)
             if given != sum(outcome.seen.values()):
+                before = " and ".join(sorted({name for name, _ in counted}))
                 raise BooksDoNotCloseError(
-                    f"{plan.name}: {first[0]} handed over {given} rows, the books say {sum(outcome.seen.values())}"
+                    f"{plan.name}: {before} handed over {given} rows, the books say {sum(outcome.seen.values())}"
                 )
         kept = sum(o.rows for o in outcome.outputs if o.name == step.keeps)
         if kept != sum(outcome.kept.values()):

@@ -44,8 +44,8 @@ class Match:
 def find(store: Store, commits: Commits, query: str) -> Match:
     """Return the sample ids that a query stands for.
 
-    32 hex digits are an id, 64 a sha256, ``<source>_<id>.<ext>`` an image name; everything else is taken for a url,
-    which stands for every row whose url is equal after normalisation.
+    32 hex digits are an id, 64 a sha256, ``<source>_<id>.<ext>`` an image name, and so is whatever a released image is
+    called; everything else is taken for a url, which stands for every row whose url is equal after normalisation.
 
     Raises:
         CorruptFileError: If a table cannot be read.
@@ -57,6 +57,8 @@ def find(store: Store, commits: Commits, query: str) -> Match:
     if _SHA256.fullmatch(query):
         ids = _unique(_by_sha256(store, commits, query.lower()))
         return Match("sha256", ids, "looked for images with this sha256, as fetched and as released")
+    if ids := _unique(_by_name(store, commits, query)):
+        return Match("img_name", ids, "looked for a released image of this name")
     ids = _unique(_by_url(store, commits, query))
     return Match("url", ids, "looked for this url, as published and normalised")
 
@@ -69,6 +71,16 @@ def _by_sha256(store: Store, commits: Commits, sha256: str) -> Iterator[list[str
                 yield _ids(scan(store, spec, output.path, pl.col(column) == sha256, ["sample_id"]))
         if step.name == "dedup.inspect" and manifest.ledger.rows:
             yield _ids(scan(store, LEDGER, manifest.ledger.path, pl.col("sha256") == sha256, ["sample_id"]))
+
+
+def _by_name(store: Store, commits: Commits, query: str) -> Iterator[list[str]]:
+    """Yield the ids of planned samples whose image is called so: archives keep the official names."""
+    name = query.rpartition("/")[2]
+    for step, manifest in commits:
+        for output in manifest.outputs if step.name == "shard.plan" else ():
+            spec = spec_of(step.name, output)
+            if output.name == "plan" and output.rows and spec:
+                yield _ids(scan(store, spec, output.path, pl.col("img_name") == name, ["sample_id"]))
 
 
 def _by_url(store: Store, commits: Commits, url: str) -> Iterator[list[str]]:

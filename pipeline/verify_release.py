@@ -21,7 +21,7 @@ from pipeline.table_scan import scan
 SUFFIXES = ("img_name", "img_content", "caption")
 """Members of a sample, in order."""
 
-_OWN_FILES = ("release/checksums.sha256", "release/report/", "release/geometa/")
+_OWN_FILES = ("release/checksums.sha256", "release/report/")
 
 
 def check_release(store: Store, planner: Planner, digests: Mapping[str, str]) -> list[Law]:
@@ -111,10 +111,12 @@ def _checksum_faults(store: Store, digests: Mapping[str, str]) -> Iterator[str]:
 
 def _survivor_faults(store: Store, planner: Planner, held: list[str]) -> Iterator[str]:
     """Yield where the survivors that shard.plan did not leave out are not, once each, the samples in the tars."""
-    receipts = [o for m in committed(planner.plan(step_named("dedup.cluster"))) for o in m.outputs]
-    paths = [receipt.path for receipt in receipts if receipt.name == "survivors"]
+    step = step_named("shard.plan")
+    given = {(wanted.step, wanted.table) for wanted in step.rows_in}
+    inputs = [file for plan in planner.plan(step).partitions for file in plan.inputs]
+    paths = [file.file.path for file in inputs if (file.step, file.table) in given]
     frames = [scan(store, TABLES["survivors"], path, columns=["sample_id"]) for path in paths]
-    plans = committed(planner.plan(step_named("shard.plan")))
+    plans = committed(planner.plan(step))
     left = [scan(store, LEDGER, manifest.ledger.path, columns=["sample_id"]) for manifest in plans]
     wanted = pl.concat(frames).join(pl.concat(left), on="sample_id", how="anti")["sample_id"].sort().to_list()
     if wanted != sorted(held):

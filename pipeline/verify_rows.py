@@ -82,10 +82,8 @@ def _kept_by_source(store: Store, step: Step, manifest: Manifest) -> dict[str, i
 
 def _row_faults(store: Store, step: Step, plan: PartitionPlan, manifest: Manifest) -> Iterator[str]:
     """Yield where ids in are not the ids kept plus the ids in the ledger, or an id stands twice in what was kept."""
-    first = step.inputs[0]
-    given = table_of(step_named(first.step), first.table)
-    paths = [f.file.path for f in plan.inputs if (f.step, f.table) == (first.step, first.table)]
-    seen = _ids(store, [(given, path) for path in paths])
+    given = {(i.step, i.table): table_of(step_named(i.step), i.table) for i in step.rows_in}
+    seen = _ids(store, [(given[f.step, f.table], f.file.path) for f in plan.inputs if (f.step, f.table) in given])
     kept = _ids(store, [(s, o.path) for o in _kept(step, manifest) if (s := spec_of(step.name, o))])
     left = _ids(store, [(LEDGER, manifest.ledger.path)])
     if kept.n_unique() != len(kept):

@@ -17,7 +17,7 @@ from manifests.schemas import LEDGER, TABLES, TableSpec
 from manifests.store import Store
 from manifests.tables import empty_frame, file_sha256, read_table, write_table
 from pipeline.line import step_named
-from stages.places import partitions_of
+from stages.places import archive_source, partitions_of
 from stages.step import CorruptFileError, Output, PriorCommit, Step, StoredFile, Task
 
 
@@ -193,6 +193,8 @@ class _Prior:
         self._files = files
 
     def commits(self, urls: Collection[str]) -> list[PriorCommit]:
+        if archive_source(self._partition):  # parts of one archive, however it was cut
+            return [_PriorCommit(self._store, self._step, f) for f in self._files]
         layouts = {f.layout.key: f.layout for f in self._files if f.partition != self._partition}
         held = {key: partitions_of(urls, layout.buckets, layout.spread) for key, layout in layouts.items()}
         wanted = [f for f in self._files if f.partition == self._partition or f.partition in held.get(f.layout.key, ())]

@@ -25,11 +25,11 @@ HASH_SIDE = 32
 THUMBNAIL_SIDE = 16
 _ANIMATED = frozenset({"GIF", "WEBP", "PNG"})  # frames of one canvas; further pages of a TIFF or JPEG are never decoded
 _DETAIL_BYTES = 200
-# What Pillow's parsers and codecs were seen to raise on damaged input. Pillow names no common ancestor.
-_DAMAGED = (
+DAMAGED = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, MemoryError,
     RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
+"""What Pillow's parsers and codecs were seen to raise on damaged input. Pillow names no common ancestor."""
 
 
 class DecodeError(ValueError):
@@ -94,7 +94,7 @@ def decode(body: bytes, max_pixels: int) -> Decoded:
     if not body:
         raise DecodeError("dedup.empty", "0 bytes")
     try:
-        with _pillow_warnings_off(), Image.open(io.BytesIO(body), formats=FORMATS) as image:
+        with pillow_warnings_off(), Image.open(io.BytesIO(body), formats=FORMATS) as image:
             return _read(image, max_pixels)
     except DecodeError:
         raise
@@ -102,7 +102,7 @@ def decode(body: bytes, max_pixels: int) -> Decoded:
         raise DecodeError("dedup.undecodable", f"no {', '.join(FORMATS)} header that can be read") from None
     except Image.DecompressionBombError as error:
         raise DecodeError("dedup.too_many_pixels", str(error)) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise DecodeError("dedup.undecodable", f"{type(error).__name__}: {error}") from error
 
 
@@ -133,14 +133,14 @@ def _exif(image: Image.Image) -> tuple[int, float | None, float | None]:
     try:
         tags = image.getexif()
         orientation = tags.get(ExifTags.Base.Orientation, 0)
-    except _DAMAGED:
+    except DAMAGED:
         return 0, None, None
     orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 0
     try:
         gps = tags.get_ifd(ExifTags.IFD.GPSInfo)
         lat = _degrees(gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSLatitudeRef], "NS", 90.0)
         lon = _degrees(gps[ExifTags.GPS.GPSLongitude], gps[ExifTags.GPS.GPSLongitudeRef], "EW", 180.0)
-    except _DAMAGED:
+    except DAMAGED:
         return orientation, None, None
     return orientation, lon, lat
 
@@ -168,7 +168,7 @@ _silenced: list[Any] = []
 
 
 @contextmanager
-def _pillow_warnings_off() -> Iterator[None]:
+def pillow_warnings_off() -> Iterator[None]:
     """Ignores warnings while any thread decodes; the filters are put back when the last one leaves.
 
     `warnings.catch_warnings` alone is not safe in threads: the first to leave would put the filters back for all.

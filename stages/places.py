@@ -1,11 +1,19 @@
-"""Which partition a web row belongs to: by its host, so that all that concerns a host happens in one process."""
+"""Which partition a row belongs to: a web row by its host, a row of an archive by its place in the archive.
+
+All that concerns a host happens in one process; parts of an archive hold neighbours, which are read together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 from urllib.parse import urlsplit
 
 from manifests.identity import bucket
+
+Lane = Literal["pub11", "rs3"]
+
+_WEB = "web"
 
 
 def host_of(url: str) -> str:
@@ -30,9 +38,30 @@ def bucket_of(url: str, host: str, buckets: int, spread: frozenset[str]) -> int:
 
 def web_partition(number: int) -> str:
     """Return the name of a bucket's partition."""
-    return f"web-{number:04d}"
+    return f"{_WEB}-{number:04d}"
+
+
+def archive_partition(source: str, number: int) -> str:
+    """Return the name of a part of a source's archives, counted from 0 in the order of its rows' urls."""
+    return f"{source}-{number:04d}"
+
+
+def archive_source(partition: str) -> str | None:
+    """Return the source whose archives a pooled partition is a part of; None for a web partition."""
+    source, dash, number = partition.rpartition("-")
+    return source if dash and number.isdigit() and source != _WEB else None
+
+
+def is_archive(partition: str) -> bool:
+    """Tell whether a pooled partition is a part of an archive."""
+    return archive_source(partition) is not None
+
+
+def lane(partition: str) -> Lane:
+    """Return the lane that a pooled partition walks."""
+    return "rs3" if is_archive(partition) else "pub11"
 
 
 def partitions_of(urls: Iterable[str], buckets: int, spread: frozenset[str]) -> set[str]:
-    """Return the partitions that hold ``urls`` under a layout of ``buckets`` and ``spread`` hosts."""
+    """Return the partitions that hold web ``urls`` under a layout of ``buckets`` and ``spread`` hosts."""
     return {web_partition(bucket_of(url, host_of(url), buckets, spread)) for url in urls}

@@ -22,17 +22,21 @@ from manifests.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A declared upstream output.
+    """A declared upstream output. Web partitions (``web-*``) are the lane pub11, parts of archives the lane rs3.
 
     Attributes:
         step: ``<stage>.<step>`` that makes it.
         table: Its output name.
         scope: What a map step sees of it: the output for its own partition, or all partitions. Reduce steps see all.
+        lane: The one lane whose partitions are seen; empty: both.
+        rows: Whether its rows are rows in, beside those of the first input.
     """
 
     step: str
     table: str
     scope: Literal["partition", "all"] = "partition"
+    lane: Literal["", "pub11", "rs3"] = ""
+    rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ class Task:
         step: ``<stage>.<step>``.
         partition: Its name; ``all`` for reduce steps.
         settings: The recipe keys that the step declared.
-        params: What the planner knows of this partition, e.g. a metadata file and its row groups.
+        params: What the planner knows of this partition, e.g. a metadata file and its row groups; ``batch`` for steps
+            that are batched: what the setting says, or less after running out of memory.
         final: Whether this is the last round: what is deferred now has failed.
         scratch: An empty local folder of its own, removed afterwards.
     """
@@ -172,6 +177,8 @@ class Step(ABC):
         carries: Whether rows done before are taken over (`Prior`).
         recording: Whether rows are what the world answered, so that its code is no part of the row fingerprint.
         releases: Whether it writes into ``release/``.
+        lanes: Lanes whose partitions a map step works on.
+        batched: The recipe key of its batch size; running out of memory halves it, as another numeric profile.
     """
 
     name: ClassVar[str]
@@ -186,19 +193,44 @@ class Step(ABC):
     carries: ClassVar[bool] = False
     recording: ClassVar[bool] = False
     releases: ClassVar[bool] = False
+    lanes: ClassVar[tuple[Literal["pub11", "rs3"], ...]] = ("pub11", "rs3")
+    batched: ClassVar[str] = ""
 
     @abstractmethod
     def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
         """Do the work of one partition."""
 
-    def profile(self) -> dict[str, str]:
-        """Return what decoded or computed numbers depend on, e.g. codec versions."""
+    @property
+    def rows_in(self) -> tuple[Input, ...]:
+        """The inputs whose rows are the rows in."""
+        return tuple(given for place, given in enumerate(self.inputs) if given.rows or place == 0)
+
+    def profile(self, settings: Settings) -> dict[str, str]:
+        """Return what decoded or computed numbers depend on: codec versions, device kind, dtype, batch."""
+        del settings
+        return {}
+
+    def models(self, settings: Settings) -> dict[str, str]:
+        """Return the models it runs, by name, and the digest of each one's description and weights.
+
+        Raises:
+            ModelMissingError: If one is not at hand: names the recipe key and what provides it.
+        """
+        del settings
         return {}
 
     def pins(self, settings: Settings, params: Mapping[str, JsonValue]) -> dict[str, str]:
         """Return pinned inputs (lexicon, source description) and their content digests."""
         del settings, params
         return {}
+
+
+class ModelMissingError(Exception):
+    """A model or a language resource that is not at hand: one line that says which setting, and what provides it."""
+
+
+class OutOfMemoryError(Exception):
+    """A model ran out of memory on its device: the partition may be done at half the batch."""
 
 
 class CorruptFileError(Exception):

@@ -14,7 +14,7 @@ from manifests.store import Store
 from pipeline.errors import is_disk_full
 from pipeline.executors.base import FailureKind, Finished, TaskFailure
 from pipeline.worker import TaskSpec, run_task
-from stages.step import CorruptFileError
+from stages.step import CorruptFileError, ModelMissingError, OutOfMemoryError
 
 
 class DeadlineError(Exception):
@@ -35,6 +35,10 @@ def attempt(store: Store, spec: TaskSpec, deadline_s: float = 0.0) -> Finished:
             outcome = run_task(store, spec)
     except CorruptFileError as error:
         return Finished(spec, TaskFailure("corrupt", str(error), error.path), time.monotonic() - start)
+    except ModelMissingError as error:
+        return Finished(spec, TaskFailure("environment", str(error)), time.monotonic() - start)
+    except OutOfMemoryError as error:
+        return Finished(spec, TaskFailure("out_of_memory", describe(error)), time.monotonic() - start)
     except DeadlineError:
         return Finished(spec, late(spec, deadline_s), time.monotonic() - start)
     except OSError as error:

@@ -7,16 +7,17 @@ from typing import Literal, Protocol
 
 from pipeline.worker import Outcome, TaskSpec
 
-FailureKind = Literal["error", "corrupt", "deadline", "lost", "no_space"]
+FailureKind = Literal["error", "corrupt", "deadline", "lost", "no_space", "environment", "out_of_memory"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TaskFailure:
     """A task that did not work.
 
     Attributes:
         kind: error: the step raised; corrupt: a stored file is damaged; deadline: killed after its time; lost: the
-            worker died; no_space: a disk is full.
+            worker died; no_space: a disk is full; environment: a model or a resource is not at hand; out_of_memory: a
+            model's device has too little.
         message: One line.
         path: The damaged file, for ``corrupt``.
     """
@@ -35,12 +36,21 @@ class Finished:
     seconds: float
 
 
+def needs_gpu(spec: TaskSpec) -> bool:
+    """Whether a task runs a model on a GPU: its step asks for ``run.device``, and the driver found it to be one."""
+    return spec.settings.get("run.device") == "cuda"
+
+
 class Executor(Protocol):
     """Runs tasks somewhere. Attempts are counted by the runner, never here."""
 
     @property
     def capacity(self) -> int:
         """How many tasks it holds at once."""
+
+    @property
+    def gpu_capacity(self) -> int:
+        """How many tasks it holds at once of those that need a GPU."""
 
     def submit(self, spec: TaskSpec) -> None:
         """Take a task."""

@@ -12,6 +12,7 @@ class InProcess:
     """Runs each task when it is submitted."""
 
     capacity = 1
+    gpu_capacity = 1
 
     def __init__(self, store: Store, deadline_s: float) -> None:
         self._store = store

@@ -22,7 +22,7 @@ class Processes:
     """A pool of spawned processes; a task over its deadline is killed with its process, the others go on."""
 
     def __init__(self, store: Store, workers: int, deadline_s: float) -> None:
-        self.capacity = workers
+        self.capacity = self.gpu_capacity = workers
         self._store = store
         self._deadline_s = deadline_s
         self._pool = ProcessPool(

@@ -27,7 +27,7 @@ from manifests.store import Store
 from pipeline.code_digest import code_digest, copy_code
 from pipeline.errors import UserError
 from pipeline.executors.attempt import attempt, describe, late
-from pipeline.executors.base import Finished, TaskFailure
+from pipeline.executors.base import Finished, TaskFailure, needs_gpu
 from pipeline.worker import TaskSpec
 
 _OBJECT_STORE_BYTES = 128 << 20  # image bytes never travel through Ray: a small object store is enough
@@ -67,10 +67,14 @@ class RayTasks:
             )
         self.capacity = workers or int(ray.cluster_resources().get("CPU", 1))
         self._remote = ray.remote(num_cpus=1, max_retries=0)(_attempt)
+        self.gpu_capacity = max(1, min(self.capacity, int(ray.cluster_resources().get("GPU", 1))))
+        # max_calls=0: a worker process is kept between tasks, and with it the model that it has loaded.
+        self._on_gpu = ray.remote(num_cpus=1, num_gpus=1, max_retries=0, max_calls=0)(_attempt)
 
     def submit(self, spec: TaskSpec) -> None:
         """Start a task."""
-        reference = self._remote.remote(self._store.uri, self._store.options, code_digest(), spec)
+        remote = self._on_gpu if needs_gpu(spec) else self._remote
+        reference = remote.remote(self._store.uri, self._store.options, code_digest(), spec)
         self._running[reference] = (spec, time.monotonic())
 
     def wait(self, timeout_s: float) -> list[Finished]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.world import mini, nano
+from pipeline.world.archive_files import packed
 from pipeline.world.errors import WorldError
 from pipeline.world.metadata import attributes_file, metadata_file, parquet_bytes, placed
 from pipeline.world.notice import notice
@@ -17,7 +18,7 @@ Kind = Literal["mini", "nano"]
 
 
 def build_world(kind: Kind, folder: Path, say: Callable[[str], None]) -> None:
-    """Write a world: metadata/, images/, truth.parquet, routes.json, NOTICE and, last, world.json.
+    """Write a world: metadata/, images/, archives/, truth.parquet, routes.json, NOTICE and, last, world.json.
 
     The same kind gives the same bytes, as long as the image codecs and pyarrow are the same; world.json names the
     sha256 of every other file, and says what in the world is staged and what is real.
@@ -39,8 +40,9 @@ def build_world(kind: Kind, folder: Path, say: Callable[[str], None]) -> None:
         rows = placed(draft.clustered())
         for name, part in rows.items():
             files[name] = metadata_file(name.split("/")[1], part)
+        files |= {name: packed(name, members) for name, members in draft.members.items()}
         files["metadata/attributes.parquet"] = attributes_file(draft.attributes)
-        truth = truth_table(rows)
+        truth = truth_table(rows | draft.images_of_archives())
         files["truth.parquet"] = parquet_bytes(truth, truth.num_rows)
         files["routes.json"] = _json(draft.routes)
         files["NOTICE"] = notice(kind).encode()
@@ -53,7 +55,7 @@ def build_world(kind: Kind, folder: Path, say: Callable[[str], None]) -> None:
             path.write_bytes(body)
     except OSError as error:
         raise WorldError(f"cannot build a world into {folder}: {error}; check the folder and run again") from error
-    say(f"{kind} world: {truth.num_rows} metadata rows, {len(draft.files)} files behind {len(draft.routes)} urls")
+    say(f"{kind} world: {truth.num_rows} rows, {len(draft.files)} files, {len(draft.routes)} urls")
 
 
 def _json(value: object) -> bytes:

@@ -10,7 +10,7 @@ from manifests.identity import draw
 from pipeline.world.images import Encoded
 
 SOURCES = ("laion2b", "laion400m", "laioncoco", "coyo700m", "cc3m", "cc12m")
-"""Source keys, in the order of the truth table."""
+"""Keys of the web sources, in the order of the truth table; those of archives follow."""
 
 Parameter = str | int | float | bool
 Route = dict[str, Parameter]
@@ -84,12 +84,23 @@ class Row:
 
 @dataclass(slots=True)
 class Draft:
-    """Everything of a world but its encoding on disk."""
+    """Everything of a world but its encoding on disk.
+
+    Attributes:
+        files: Bytes by path.
+        routes: What the origin answers, by url.
+        rows: Rows of metadata files.
+        attributes: Licence, credit and group by url; no group where the source itself tells it.
+        archived: Images of folders and archives, each with its path inside, by the archive's path.
+        members: What is packed into an archive: bytes by path inside, by the archive's path.
+    """
 
     files: dict[str, bytes] = field(default_factory=dict)
     routes: dict[str, Route] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
-    attributes: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    attributes: dict[str, tuple[str, str, str | None]] = field(default_factory=dict)
+    archived: dict[str, list[tuple[str, Row]]] = field(default_factory=dict)
+    members: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def serve(self, url: str, behaviour: str, file: str | None = None, **parameters: Parameter) -> None:
         """Let the origin answer ``url``.
@@ -137,6 +148,10 @@ class Draft:
         self.describe(url, picture)
         self.rows.append(row)
         return row
+
+    def images_of_archives(self) -> dict[str, list[Row]]:
+        """Return the rows of each folder and archive as a build finds them: sorted by the path inside."""
+        return {name: [row for _, row in sorted(rows, key=lambda of: of[0])] for name, rows in self.archived.items()}
 
     def clustered(self) -> list[Row]:
         """Return the rows with every picture that arrives more than once made a cluster."""

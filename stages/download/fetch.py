@@ -1,27 +1,32 @@
-"""download.fetch: asks the web for each distinct url once and records what it answered."""
+"""download.fetch: asks the web for each distinct url once and records what it answered; archives are read instead."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
+from manifests.canonical import JsonValue
 from manifests.ledger import Departures, count_by_source
 from manifests.recipe import Settings
 from manifests.schemas import TABLES
+from manifests.sources import load_sources
+from manifests.store import Store
 from manifests.tables import empty_frame, file_sha256
 from stages.download.answers import Answer, Limits, Network
 from stages.download.client import fetch_all
 from stages.download.record import Record, recorded
+from stages.download.render import renderer_of, take_from_archives
 from stages.images import EXTENSIONS, Spool
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
 _USER_AGENT = "rs5m-build/0.1"
 _NETWORK = "connections per_host connect_s read_s total_s attempts backoff_s resolve".split()
-_KEPT = "url tar offset length sha256 media_type http_status final_url content_type etag".split()
+_KEPT = "url tar offset length sha256 media_type http_status final_url content_type etag rendered".split()
 
 
 # A partition that runs into its deadline is killed and loses what it fetched: asking ends before that.
@@ -31,6 +36,9 @@ _NOT_ASKED = Record("download.timeout", {"detail": "not asked: the partition's t
 
 class Fetch(Step):
     """Fetches the urls of one partition; rows that were recorded before are re-judged, not fetched.
+
+    Of a part of an archive the planner hands source and archives in ``params``: its images are read from there, and
+    BigEarthNet's are rendered (`render`). What that gave is recorded as an answer of the web is.
 
     New bodies go into one tar, sorted by digest, each distinct body once. Several rows may point at one body, and
     rows taken over keep pointing into their older tar.
@@ -51,15 +59,16 @@ class Fetch(Step):
         """Fetch the partition. Never raises for what a server does."""
         candidates = tables.frame("filter.pool", "candidates")
         urls = frozenset(candidates["url"].to_list())
-        records = recorded(prior, urls, task.settings)
+        renderer = _renderer(task.params)
+        records = recorded(prior, urls, task.settings, renderer)
         wanted = sorted(urls - records.keys())
         spool = Spool(task.scratch)
         try:
-            answers = _fetch(wanted, task.settings, spool)
+            answers = _answers(task, tables.store, wanted, spool)
             images = _store_images(task, spool)
         finally:
             spool.close()
-        records |= {url: _record(answer, images) for url, answer in answers.items()}
+        records |= {url: _record(answer, images, renderer) for url, answer in answers.items()}
         not_asked = dict.fromkeys(urls - records.keys(), _NOT_ASKED)
         final = task.final and not not_asked  # what was never asked has not failed: the partition stays open
         fetched, departures = _rows(candidates, records | not_asked, Departures(task.step, final=final))
@@ -73,6 +82,12 @@ class Fetch(Step):
             pointed=taken_over,
         )
 
+    def pins(self, settings: Settings, params: Mapping[str, JsonValue]) -> dict[str, str]:
+        """Return what renders the partition's images, if anything does."""
+        del settings
+        renderer = _renderer(params)
+        return {"renderer": renderer} if renderer else {}
+
 
 class _Images:
     """The tar of this pass's new bodies, if there are any."""
@@ -83,22 +98,36 @@ class _Images:
         self.outputs = outputs
 
 
-def _fetch(urls: list[str], settings: Settings, spool: Spool) -> dict[str, tuple[Answer, str, int]]:
-    """Fetch ``urls`` and return, for each, the answer without its body, the body's sha256 and its length."""
+def _renderer(params: Mapping[str, JsonValue]) -> str | None:
+    return renderer_of(load_sources()[str(params["source"])].format) if "archives" in params else None
+
+
+def _answers(task: Task, store: Store, urls: list[str], spool: Spool) -> dict[str, tuple[Answer, str, int]]:
+    """Ask for ``urls`` and return, for each, the answer without its body, the body's sha256 and its length."""
     answers: dict[str, tuple[Answer, str, int]] = {}
 
     def deliver(answer: Answer) -> None:
         sha256 = spool.add(answer.body, EXTENSIONS[answer.media_type]) if answer.reason is None else ""
         answers[answer.url] = (_without_body(answer), sha256, len(answer.body))
 
-    async def fetch_within(budget_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(budget_s):
-                await fetch_all(urls, _limits(settings), _network(settings), deliver)
-
-    if urls:
-        asyncio.run(fetch_within(settings.number("run.partition_deadline_s") * _DEADLINE_SHARE))
+    budget_s = task.settings.number("run.partition_deadline_s") * _DEADLINE_SHARE
+    limits = _limits(task.settings)
+    if urls and "archives" in task.params:
+        archives = [str(uri) for uri in cast("list[JsonValue]", task.params["archives"])]
+        source = load_sources()[str(task.params["source"])]
+        for answer in take_from_archives(store, source, archives, urls, limits, budget_s):
+            deliver(answer)
+    elif urls:
+        asyncio.run(_fetch_within(urls, limits, _network(task.settings), deliver, budget_s))
     return answers
+
+
+async def _fetch_within(
+    urls: list[str], limits: Limits, network: Network, deliver: Callable[[Answer], None], budget_s: float
+) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(budget_s):
+            await fetch_all(urls, limits, network, deliver)
 
 
 def _without_body(answer: Answer) -> Answer:
@@ -139,12 +168,12 @@ def _store_images(task: Task, spool: Spool) -> _Images:
     return _Images(path, offsets, [Output("images", file=file, path=path, rows=len(spool))])
 
 
-def _record(answered: tuple[Answer, str, int], images: _Images) -> Record:
+def _record(answered: tuple[Answer, str, int], images: _Images, renderer: str | None) -> Record:
     answer, sha256, length = answered
     if answer.reason is not None:
         evidence = {"status": answer.http_status, "value": answer.value, "cut": answer.cut, "detail": answer.detail}
         return Record(answer.reason, evidence)
-    row = {name: getattr(answer, name, None) for name in _KEPT}
+    row = {name: getattr(answer, name, None) for name in _KEPT} | {"rendered": renderer}
     return Record(
         None, {**row, "tar": images.path, "offset": images.offsets[sha256], "length": length, "sha256": sha256}
     )

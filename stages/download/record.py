@@ -25,10 +25,16 @@ class Record:
     row: dict[str, Any]
 
 
-def recorded(prior: Prior, urls: frozenset[str], now: Settings) -> dict[str, Record]:
+def recorded(prior: Prior, urls: frozenset[str], now: Settings, renderer: str | None = None) -> dict[str, Record]:
     """Return the records that stand, by url; what is absent must be fetched.
 
     Commits are read one by one until every url is known: the first that knows a url decides, a body before a refusal.
+
+    Args:
+        prior: Earlier commits.
+        urls: The urls.
+        now: Today's settings.
+        renderer: What renders images out of their archive today; images that another rendered are rendered anew.
     """
     known: dict[str, Record] = {}
     for commit in prior.commits(urls):
@@ -36,7 +42,7 @@ def recorded(prior: Prior, urls: frozenset[str], now: Settings) -> dict[str, Rec
         if not unknown:
             break
         for row in _of(commit.frame("fetched"), unknown):
-            record = _judge_taken(row, commit.settings, now)
+            record = _judge_taken(row, commit.settings, now) if row["rendered"] == renderer else None
             if record:
                 known[row["url"]] = record
         for row in _of(commit.ledger(), unknown):

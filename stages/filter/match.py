@@ -1,13 +1,14 @@
-"""filter.match: scans one metadata file, or a range of its row groups, for rows whose text names remote sensing."""
+"""filter.match: scans one metadata file, or a range of its row groups, for rows whose text names remote sensing.
+
+Sources of the lane rs3 are folders and archives of images without a text: there every image is a row that passes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import BinaryIO, ClassVar, Literal, cast
 from urllib.parse import urlsplit
 
-import fsspec
 import polars as pl
 import pyarrow.parquet as pq
 
@@ -20,21 +21,23 @@ from manifests.schemas import TABLES
 from manifests.sources import SourceSpec, load_sources
 from manifests.store import Store
 from manifests.tables import empty_frame, to_frame
+from stages.filter.archive_scan import scan_archive
 from stages.filter.matcher import Matcher
 from stages.filter.parquet import scan_parquet
 from stages.filter.rows import MetadataError, Scan
 from stages.filter.tsv import scan_tsv
 from stages.step import Output, Prior, Result, Step, Tables, Task
+from stages.uris import open_uri
 
 _CARRIED = """matched source_key width height lon lat taken_at source_hash source_hash_kind similarity nsfw nsfw_label
     watermark licence extra""".split()
 
 
 class Match(Step):
-    """Keeps the rows that match the lexicon; everything else is counted or listed.
+    """Keeps the rows that match the lexicon, and every image of an archive; everything else is counted or listed.
 
-    A partition is a file, or a range of a Parquet file's row groups; the planner hands source, uri, digest,
-    first_group, end_group and the source's attributes file in ``params``.
+    A partition is a file, a range of a Parquet file's row groups, or a folder or archive of images; the planner hands
+    source, uri, digest, first_group, end_group and the source's attributes file in ``params``.
     """
 
     name = "filter.match"
@@ -49,9 +52,11 @@ class Match(Step):
         """Scan the partition's rows. Raises MetadataError for a file that is not what its source publishes."""
         del prior
         source = load_sources()[str(task.params["source"])]
+        if source.is_archive:
+            return _match_archive(task, tables, source)
         rows = _Rows(source, str(task.params["digest"]), task.settings.integer("filter.max_text_bytes"))
         matcher = Matcher(load_lexicon(task.settings.text("filter.lexicon")), _mode(task.settings))
-        with open_metadata(tables.store, str(task.params["uri"])) as file:
+        with open_uri(tables.store, str(task.params["uri"])) as file:
             for scan in _scans(file, source, task.params, matcher):
                 rows.add(scan)
         frame = _with_attributes(rows.frame(), tables.store, str(task.params.get("attributes") or ""))
@@ -67,22 +72,25 @@ class Match(Step):
 
     def pins(self, settings: Settings, params: Mapping[str, JsonValue]) -> dict[str, str]:
         """Return the digests of the lexicon and of the source's description."""
-        source = str(params["source"])
-        return {
-            f"lexicon {settings.text('filter.lexicon')}": load_lexicon(settings.text("filter.lexicon")).digest,
-            f"source {source}": load_sources()[source].digest,
-        }
+        source = load_sources()[str(params["source"])]
+        pins = {f"source {source.key}": source.digest}
+        if not source.is_archive:
+            lexicon = settings.text("filter.lexicon")
+            pins[f"lexicon {lexicon}"] = load_lexicon(lexicon).digest
+        return pins
 
 
-@contextmanager
-def open_metadata(store: Store, uri: str) -> Iterator[BinaryIO]:
-    """Open a metadata file: an fsspec URI, an absolute path, or a path below the workdir."""
-    if "://" in uri or uri.startswith("/"):
-        with fsspec.open(uri, "rb") as file:
-            yield cast("BinaryIO", file)
-    else:
-        with store.open(uri) as file:
-            yield file
+def _match_archive(task: Task, tables: Tables, source: SourceSpec) -> Result:
+    """Take every image of a folder or archive: there is no text to match."""
+    scan = scan_archive(tables.store, source, str(task.params["uri"]), str(task.params["digest"]))
+    frame = _with_attributes(scan.frame, tables.store, str(task.params.get("attributes") or ""))
+    return Result(
+        outputs=[Output("candidates", frame)],
+        ledger=scan.departures.frame(),
+        seen={source.key: scan.seen},
+        kept=count_by_source(frame),
+        facts={"keywords": {}, "ignored_members": scan.ignored},
+    )
 
 
 def _mode(settings: Settings) -> Literal["stem", "substring"]:
@@ -165,7 +173,7 @@ def _with_attributes(frame: pl.DataFrame, store: Store, uri: str) -> pl.DataFram
     """Fill licence, credit and group from the source's attributes file, keyed by url; the first row of a url counts."""
     if not uri or not frame.height:
         return frame
-    with open_metadata(store, uri) as file:
+    with open_uri(store, uri) as file:
         table = pq.read_table(file)
     names = [name for name in ("licence", "credit", "group") if name in table.column_names]
     known = to_frame(table.select(["url", *names])).unique("url", keep="first", maintain_order=True)

@@ -1,4 +1,4 @@
-"""filter.pool: one candidate per sample id, pooled into partitions by host."""
+"""filter.pool: one candidate per sample id, pooled into partitions: by host, or by place in the archive."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import polars as pl
 
 from manifests.canonical import JsonValue
 from manifests.ledger import count_by_source, ledger_frame
-from stages.places import bucket_of, host_of, web_partition
+from stages.places import archive_partition, bucket_of, host_of, web_partition
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
 
 class Pool(Step):
     """Drops repeated rows and spreads the rest over buckets, so that a host lives in one process.
 
-    A host with more rows than ``filter.host_cap`` is spread by url. Of rows that repeat an id the one in the file
-    with the lowest digest, then the lowest row number, stays.
+    A host with more rows than ``filter.host_cap`` is spread by url. Images of archives are cut in order of their
+    official paths into parts of ``filter.archive_rows``. Of rows that repeat an id the one in the file with the lowest
+    digest, then the lowest row number, stays.
     """
 
     name = "filter.pool"
     kind = "reduce"
     VERSION = 1
-    reads = ("filter.buckets", "filter.host_cap")
+    reads = ("filter.buckets", "filter.host_cap", "filter.archive_rows")
     inputs = (Input("filter.match", "candidates"),)
     outputs = ("candidates",)
     keeps = "candidates"
@@ -42,16 +43,19 @@ class Pool(Step):
             ),
         )
         buckets, host_cap = task.settings.integer("filter.buckets"), task.settings.integer("filter.host_cap")
-        placed, spread = _placed(kept.drop("locator"), buckets, host_cap)
+        of_archives = kept["subset"] == "rs3"
+        placed, spread = _placed(kept.filter(~of_archives).drop("locator"), buckets, host_cap)
         outputs = [
             Output("candidates", part.drop("bucket"), partition=web_partition(int(number)))
             for (number,), part in sorted(placed.partition_by("bucket", as_dict=True).items())
         ]
+        part_rows = task.settings.integer("filter.archive_rows")
+        outputs += _archive_parts(kept.filter(of_archives).drop("locator"), part_rows)
         return Result(
             outputs=outputs,
             ledger=ledger,
             seen=count_by_source(everything),
-            kept=count_by_source(placed),
+            kept=count_by_source(kept),
             facts={"layout": {"buckets": buckets, "spread": list[JsonValue](spread)}},
         )
 
@@ -66,6 +70,16 @@ def _in_published_order(frame: pl.DataFrame) -> pl.DataFrame:
         .sort("_file", "_row")
         .drop("_file", "_row")
     )
+
+
+def _archive_parts(frame: pl.DataFrame, part_rows: int) -> list[Output]:
+    """Cut each source's rows, sorted by url, into parts of ``part_rows``."""
+    by_source = frame.sort("url").partition_by("source", as_dict=True, maintain_order=True)
+    return [
+        Output("candidates", rows[start : start + part_rows], partition=archive_partition(source, number))
+        for (source,), rows in sorted(by_source.items())
+        for number, start in enumerate(range(0, rows.height, part_rows))
+    ]
 
 
 def _placed(frame: pl.DataFrame, buckets: int, host_cap: int) -> tuple[pl.DataFrame, list[str]]:

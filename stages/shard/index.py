@@ -10,8 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from manifests.ledger import count_by_source
+from manifests.recipe import Settings
 from manifests.schemas import LEDGER, TABLES
 from manifests.tables import empty_frame, file_sha256, write_table
+from stages.shard.geometa import geometa_files
 from stages.step import Input, Output, Prior, Result, Step, StoredFile, Tables, Task
 
 _METAFILE = ("img_name", "caption", "sample_id", "source", "tar", "url")
@@ -22,14 +24,20 @@ class Index(Step):
 
     ``metafile/{subset}_{split}_intermediate.csv`` has the image name in column 0 and the caption in column 1, as the
     published loader expects, and every field quoted: a lone carriage return in a caption must not end a row.
-    ``sizes.json`` in each split's folder is what open_clip reads.
+    ``geometa/`` holds the published geo tables of what was released. ``sizes.json`` in each split's folder is what
+    open_clip reads.
     """
 
     name = "shard.index"
     kind = "reduce"
     VERSION = 1
-    inputs = (Input("shard.pack", "packed"), Input("shard.pack", "tar"), Input("shard.plan", "samples"))
-    outputs = ("samples", "metafile", "sizes", "checksums")
+    inputs = (
+        Input("shard.pack", "packed"),
+        Input("shard.pack", "tar"),
+        Input("shard.plan", "samples"),
+        Input("geo.locate", "places"),
+    )
+    outputs = ("samples", "metafile", "sizes", "geometa", "checksums")
     keeps = "samples"
     releases = True
 
@@ -41,6 +49,7 @@ class Index(Step):
         released = planned.join(packed, on="sample_id").sort("sample_id")
         tars = tables.files("shard.pack", "tar")
         files = [*_metafiles(released, tars, task.scratch), *_sizes(tars, task.scratch)]
+        files += geometa_files(released, tables.frame("geo.locate", "places"), task.scratch)
         samples = task.scratch / "samples.parquet"
         write_table(TABLES["released"], released, samples)
         files.append(Output("samples", file=samples, path="release/metafile/samples.parquet", rows=released.height))
@@ -51,8 +60,9 @@ class Index(Step):
             kept=count_by_source(released),
         )
 
-    def profile(self) -> dict[str, str]:
+    def profile(self, settings: Settings) -> dict[str, str]:
         """Return what the bytes of samples.parquet depend on."""
+        del settings
         return {"pyarrow": version("pyarrow")}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import polars as pl
 
 from manifests.identity import bucket, draw, tar_stem
@@ -11,10 +13,11 @@ from manifests.tables import empty_frame
 from stages.images import EXTENSIONS
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
-SUBSETS = ("pub11",)
+SUBSETS = ("pub11", "rs3")
 SPLITS = ("train", "val")
 
-_OF_CANDIDATES = "sample_id subset url text matched lon lat licence credit".split()
+_OF_CANDIDATES = "sample_id subset url text matched licence credit".split()
+_OF_PLACES = "sample_id lon lat utm country month season meta".split()
 _OF_FETCHED = "sample_id tar offset length sha256 media_type".split()
 
 
@@ -27,12 +30,16 @@ class Plan(Step):
     name = "shard.plan"
     kind = "reduce"
     VERSION = 1
-    reads = ("seed", "shard.tars_per_split", "shard.val_fraction")
+    reads = ("seed", "shard.tars_per_split", "shard.val_fraction", "shard.caption")
     inputs = (
-        Input("dedup.cluster", "survivors"),
+        Input("outlier.cut", "survivors", lane="pub11"),
+        Input("caption.generate", "survivors", lane="rs3", rows=True),
         Input("download.fetch", "fetched"),
         Input("filter.pool", "candidates"),
         Input("dedup.inspect", "inspected"),
+        Input("outlier.embed", "scores"),
+        Input("caption.choose", "captions"),
+        Input("geo.locate", "places"),
     )
     outputs = ("plan", "samples")
     keeps = "plan"
@@ -41,12 +48,13 @@ class Plan(Step):
         """Plan the release."""
         del prior
         tars = task.settings.integer("shard.tars_per_split")
-        survivors = tables.frame("dedup.cluster", "survivors")
+        survivors = pl.concat([tables.frame(given.step, given.table) for given in self.rows_in])
         placed = _placed(survivors, task.settings.integer("seed"), task.settings.number("shard.val_fraction"), tars)
-        rows = _described(placed, tables).sort("sample_id")
+        parts = task.settings.lists("shard.caption")
+        rows = _described(placed, tables).with_columns(composed(parts).alias("caption")).sort("sample_id")
         plan = rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over("tar").alias("position"))
         columns = list(TABLES["plan"].schema.names)
-        stems = [tar_stem(s, split, n) for s in SUBSETS for split in SPLITS for n in range(tars)]
+        stems = [tar_stem(s, split, n) for s in _subsets(tables) for split in SPLITS for n in range(tars)]
         return Result(
             outputs=[
                 *(Output("plan", plan.filter(pl.col("tar") == s).select(columns), partition=s) for s in stems),
@@ -77,15 +85,50 @@ def _described(placed: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     candidates = tables.frame("filter.pool", "candidates", _OF_CANDIDATES)
     fetched = tables.frame("download.fetch", "fetched", _OF_FETCHED)
     inspected = tables.frame("dedup.inspect", "inspected", ["sample_id", "width", "height", "phash"])
+    scores = tables.frame("outlier.embed", "scores", ["sample_id", "vlm", "detector"])
+    captions = tables.frame("caption.choose", "captions", ["sample_id", "top", "ssl", "chosen"])
+    places = tables.frame("geo.locate", "places", _OF_PLACES)
     rows = placed.join(candidates, on="sample_id").join(fetched, on="sample_id").join(inspected, on="sample_id")
+    rows = rows.join(scores, on="sample_id", how="left").join(captions, on="sample_id", how="left")
+    rows = rows.join(places, on="sample_id", how="left")
     extension = pl.col("media_type").replace_strict(dict(EXTENSIONS), default=None, return_dtype=pl.String)
     number = pl.col("number").cast(pl.String).str.zfill(4)
     return rows.with_columns(
         pl.concat_str("subset", pl.lit("-"), "split", pl.lit("-"), number).alias("tar"),
-        pl.concat_str("source", pl.lit("_"), "sample_id", pl.lit("."), extension).alias("img_name"),
-        pl.col("text").alias("caption"),
+        pl.concat_str("source", pl.lit("_"), _own_name(), pl.lit("."), extension).alias("img_name"),
         pl.col("tar").alias("image_tar"),
     )
+
+
+def _own_name() -> pl.Expr:
+    """A web row is named by its id; an image of an archive keeps its official name, without folder and suffix."""
+    official = pl.col("url").str.replace(r"^[^:]*:", "").str.replace(r"^.*/", "").str.replace(r"\.[A-Za-z0-9]+$", "")
+    return pl.when(pl.col("subset") == "rs3").then(official).otherwise("sample_id")
+
+
+def composed(parts: Mapping[str, Sequence[str]]) -> pl.Expr:
+    """Return the released text of each row.
+
+    Args:
+        parts: Columns (text, meta, chosen, top, ssl) by source, joined by a space in that order; what a row lacks is
+            left out. ``*``: every source that is not named.
+    """
+    text = _joined(parts.get("*", ["text"]))
+    for source, columns in sorted(parts.items()):
+        if source != "*":
+            text = pl.when(pl.col("source") == source).then(_joined(columns)).otherwise(text)
+    return text
+
+
+def _joined(columns: Sequence[str]) -> pl.Expr:
+    known = [pl.when(pl.col(name).str.len_bytes() > 0).then(name) for name in columns]
+    return pl.concat_str(known, separator=" ", ignore_nulls=True)
+
+
+def _subsets(tables: Tables) -> list[str]:
+    """Return the subsets that a build has candidates of; the web's, where there are none at all."""
+    there = set(tables.frame("filter.pool", "candidates", ["subset"])["subset"])
+    return [subset for subset in SUBSETS if subset in there] or [SUBSETS[0]]
 
 
 def _samples(rows: pl.DataFrame) -> pl.DataFrame:

@@ -166,3 +166,27 @@ def test_files_that_are_gone_or_cut_short_are_named(settled):
     assert [(Path(path).name, "has 4 bytes" in what) for path, what in inspect.corrupt.items()] == [(short.name, True)]
     assert [p.partition for p in inspect.partitions if p.state == "todo"] == ["web-0000"]
     assert _plan(planner, "dedup.cluster").waiting == ["dedup.inspect/web-0000"]
+
+
+def test_each_lane_walks_its_own_steps(built):
+    planner = _planner(built)
+    names = {step.name: set(_plan(planner, step.name).names) for step in LINE}
+    web = {name for name in names["download.fetch"] if name.startswith("web-")}
+    archives = names["download.fetch"] - web
+    assert len(web) >= 2
+    assert len(archives) >= 2
+    assert names["outlier.embed"] == names["geo.locate"] == web | archives
+    assert names["caption.generate"] == names["caption.choose"] == archives
+    inputs = {p.partition: {(f.step, f.table) for f in p.inputs} for p in _plan(planner, "geo.locate").partitions}
+    assert all((("outlier.cut", "survivors") in found) == (name in web) for name, found in inputs.items())
+    assert all((("caption.generate", "survivors") in found) == (name in archives) for name, found in inputs.items())
+
+
+def test_a_part_of_an_archive_is_told_where_its_archives_lie(built):
+    for plan in _plan(_planner(built), "download.fetch").partitions:
+        if plan.partition.startswith("web-"):
+            assert plan.params == {}
+        else:
+            source = plan.partition.rpartition("-")[0]
+            assert plan.params["source"] == source
+            assert all(str(uri).startswith("world/archives/") for uri in plan.params["archives"])

@@ -17,6 +17,7 @@ from pipeline.locks import LockHeldError
 from pipeline.metadata import metadata_slices
 from pipeline.planner import Planner
 from pipeline.runner import NoSpaceError, Runner, Selection
+from stages.step import ModelMissingError
 from tests.world_building import Workdir
 
 
@@ -29,6 +30,7 @@ class Tampering(InProcess):
     """
 
     capacity = 3
+    gpu_capacity = 1
 
     def __init__(self, workdir: Workdir, change) -> None:
         super().__init__(Store(str(workdir.path)), 60)
@@ -285,3 +287,56 @@ def test_a_disk_that_fills_up_anywhere_leaves_a_build_that_resumes(fresh, folder
     assert list((fresh.path / "locks").iterdir()) == []
     ended = fresh.run(until="filter")
     assert (ended.exit_code, ended.summary.worked) == (0, 9 - 4 + 1)
+
+
+def _too_large(batch: int):
+    def change(finished, attempt):
+        if finished.spec.partition == "web-0000" and finished.spec.params["batch"] > batch:
+            return dataclasses.replace(finished, outcome=TaskFailure("out_of_memory", "no memory"))
+        return finished
+
+    return change
+
+
+def _forget_scores(workdir: Workdir) -> None:
+    for file in (workdir.path / "commits" / "outlier.embed").glob("*.json"):
+        file.unlink()
+
+
+def test_out_of_memory_halves_the_batch_of_that_partition_where_profiles_may_be_mixed(settled):
+    _forget_scores(settled)
+    run = Run(settled, _too_large(16), "run.allow_mixed_profile=true")
+    summary = run.go("outlier.embed")
+    assert (summary.failed, summary.broken) == ({}, "")
+    assert run.executor.submitted["outlier.embed/web-0000"] == 2
+    assert run.named("partition_halved") == ["outlier.embed/web-0000"]
+    profiles = {n: m.parts.profile["batch"] for n, m in settled.manifests().items() if n.startswith("outlier.embed/")}
+    assert profiles.pop("outlier.embed/web-0000") == "16"
+    assert set(profiles.values()) == {"32"}
+    again = Run(settled, _as_is)
+    assert again.go("outlier.embed").worked == 0
+    assert not again.executor.submitted
+
+
+def test_out_of_memory_fails_the_partition_where_profiles_may_not_be_mixed(settled):
+    _forget_scores(settled)
+    run = Run(settled, _too_large(16))
+    ((name, message),) = run.go("outlier.embed").failed.items()
+    assert name == "outlier.embed/web-0000"
+    assert "--allow-mixed-profile" in message
+    assert run.executor.submitted[name] == 1
+
+
+def test_a_batch_of_one_that_does_not_fit_fails(settled):
+    _forget_scores(settled)
+    run = Run(settled, _too_large(0), "run.allow_mixed_profile=true", "outlier.batch=4", "run.retries=2")
+    assert list(run.go("outlier.embed").failed) == ["outlier.embed/web-0000"]
+    assert run.executor.submitted["outlier.embed/web-0000"] == 3
+
+
+def test_a_model_that_is_missing_stops_the_run(settled):
+    _forget_scores(settled)
+    run = Run(settled, _fail("web-0001", "environment"))
+    with pytest.raises(ModelMissingError, match="environment 1"):
+        run.go("outlier.embed")
+    assert run.executor.closed == [True]

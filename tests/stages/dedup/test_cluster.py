@@ -31,7 +31,7 @@ def cluster(parts, **changed):
 def _row(key):
     digest = hashlib.sha256(key.encode()).hexdigest()
     return {
-        "source": "cc3m", "url": f"http://a.org/{key}", "sha256": digest, "phash": int(digest[:16], 16),
+        "source": "cc3m", "subset": "pub11", "url": f"http://a.org/{key}", "sha256": digest, "phash": int(digest[:16], 16),
         "thumbnail": [100] * 256, "texture": 30.0,
     }  # fmt: skip
 
@@ -153,3 +153,22 @@ def test_the_result_knows_nothing_of_partitions_and_every_evidence_leads_to_one_
     assert {row["other_id"] for row in whole.left().values()} <= stay(whole)
     assert stay(whole) | set(whole.left()) == set(rows)
     assert set(clusters(whole)) >= set(whole.left())
+
+
+def test_subsets_that_are_not_named_lose_no_copies():
+    twins = {"a": {"sha256": "one"}, "b": {"sha256": "one"}}
+    frames = {
+        key: row | {"source": "fmow", "subset": "rs3", "group": "train/port/port_1"} for key, row in twins.items()
+    }
+    done = cluster({"fmow-0000": frames, "web-0000": {"c": {"sha256": "one"}, "d": {"sha256": "one"}}})
+    assert stay(done) == {"a", "b", "c"}
+    assert done.reasons() == {"d": "dedup.same_bytes"}
+    assert {done.row("survivors", key)["split_group"] for key in "ab"} == {"fmow:train/port/port_1"}
+    every = cluster({"fmow-0000": frames}, subsets=["pub11", "rs3"])
+    assert stay(every) == {"a"}
+
+
+def test_an_image_of_an_archive_without_a_group_is_its_own():
+    done = cluster({"millionaid-0000": {"a": {"source": "millionaid", "subset": "rs3"}}})
+    assert done.row("survivors", "a")["split_group"] == "a"
+    assert done.table("clusters").is_empty()

@@ -8,7 +8,7 @@ from PIL import Image
 from manifests.store import Store
 from stages.dedup.inspect import Inspect
 from stages.step import CorruptFileError
-from tests.stages.handing import NOTHING_BEFORE, Before, Handed, perform, rows_of, store_images
+from tests.stages.handing import NOTHING_BEFORE, Before, Handed, perform, rows_of, settings_of, store_images
 
 
 def picture(seed, width=40, height=30, kind="PNG"):
@@ -145,6 +145,6 @@ def test_nothing_fetched(store):
 
 
 def test_the_profile_names_every_codec_and_library():
-    profile = Inspect().profile()
+    profile = Inspect().profile(settings_of(Inspect()))
     assert set(profile) == {"jpg", "libtiff", "webp", "zlib", "numpy", "pillow", "scipy"}
     assert all(profile.values())

@@ -43,6 +43,7 @@ def index(store, captions, tars=TARS, unpacked=()):
         store.replace(path, f"bytes of {tar}".encode())
         files.append(stored_file(store, tar, path, rows.height))
     handed = {("shard.plan", "samples"): samples, ("shard.pack", "packed"): packed, ("shard.pack", "tar"): files}
+    handed["geo.locate", "places"] = rows_of("places")
     return perform(Index(), Handed(store, handed))
 
 

@@ -8,7 +8,18 @@ from stages.shard.plan import Plan
 from tests.stages.handing import Handed, perform, rows_of
 
 
-def plan(groups, media="jpeg", tars=2, seed=2023, val_fraction=0.3, **candidate):
+def plan(
+    groups,
+    media="jpeg",
+    tars=2,
+    seed=2023,
+    val_fraction=0.3,
+    places=(),
+    scores=(),
+    captions=(),
+    changed=None,
+    **candidate,
+):
     """Plan samples, given as sample id to split group."""
     fetched = [
         {"sample_id": key, "tar": "i.tar", "offset": 512, "length": 9, "sha256": f"sha-{key}", "media_type": media}
@@ -20,15 +31,21 @@ def plan(groups, media="jpeg", tars=2, seed=2023, val_fraction=0.3, **candidate)
         for key in (*groups, "dropped long ago")
     ]  # fmt: skip
     inspected = [{"sample_id": key, "width": 40, "height": 30, "phash": 2**64 - 1} for key in groups]
-    survivors = [{"sample_id": key, "source": "cc3m", "split_group": group} for key, group in groups.items()]
+    source = candidate.get("source", "cc3m")
+    survivors = [{"sample_id": key, "source": source, "split_group": group} for key, group in groups.items()]
+    web = candidate.get("subset", "pub11") == "pub11"
     tables = Handed(Store("memory://plan"), {
-        ("dedup.cluster", "survivors"): rows_of("survivors", *survivors),
+        ("outlier.cut", "survivors"): rows_of("survivors", *(survivors if web else ())),
+        ("caption.generate", "survivors"): rows_of("survivors", *(() if web else survivors)),
+        ("outlier.embed", "scores"): rows_of("scores", *scores),
+        ("caption.choose", "captions"): rows_of("captions", *captions),
+        ("geo.locate", "places"): rows_of("places", *places),
         ("download.fetch", "fetched"): rows_of("fetched", *fetched),
         ("filter.pool", "candidates"): rows_of("candidates", *candidates),
         ("dedup.inspect", "inspected"): rows_of("inspected", *inspected),
     })  # fmt: skip
-    changed = {"seed": seed, "shard.tars_per_split": tars, "shard.val_fraction": val_fraction}
-    return perform(Plan(), tables, changed)
+    settings = {"seed": seed, "shard.tars_per_split": tars, "shard.val_fraction": val_fraction, **(changed or {})}
+    return perform(Plan(), tables, settings)
 
 
 def tar_of(done):
@@ -118,11 +135,53 @@ def test_a_planned_row():
 
 
 def test_a_row_of_samples_names_what_is_known_and_leaves_the_rest_open():
-    done = plan({"00ff": "g"}, tars=1, val_fraction=0.0, lon=2.5, lat=-7.0, licence="CC0", credit="Ann")
+    places = [{"sample_id": "00ff", "lon": 2.5, "lat": -7.0, "utm": "31L", "month": 6, "season": "winter"}]
+    scores = [{"sample_id": "00ff", "vlm": 0.25, "detector": 0.5}]
+    done = plan({"00ff": "g"}, tars=1, val_fraction=0.0, places=places, scores=scores, licence="CC0", credit="Ann")
     known = {name: value for name, value in done.row("samples", "00ff").items() if value is not None}
     assert known == {
         "img_name": "cc3m_00ff.jpg", "caption": "about 00ff", "sample_id": "00ff", "source": "cc3m", "subset": "pub11",
         "split": "train", "tar": "pub11-train-0000", "url": "http://a.org/00ff", "sha256": "sha-00ff", "width": 40,
-        "height": 30, "phash": 2**64 - 1, "matched": ["aerial view"], "lon": 2.5, "lat": -7.0, "licence": "CC0",
-        "credit": "Ann", "split_group": "g",
+        "height": 30, "phash": 2**64 - 1, "matched": ["aerial view"], "vlm": 0.25, "detector": 0.5,
+        "lon": 2.5, "lat": -7.0, "utm": "31L", "month": 6, "season": "winter", "licence": "CC0", "credit": "Ann",
+        "split_group": "g",
     }  # fmt: skip
+
+
+ARCHIVE = {"source": "fmow", "subset": "rs3", "text": "", "url": "fmow:train/port/port_1/port_1_0_rgb.jpg"}
+CAPTION = {"sample_id": "a", "top": "the top", "ssl": "the ssl", "chosen": "the chosen", "rule": "top"}
+
+
+def archived(meta="A meta caption.", **more):
+    places = [{"sample_id": "a", "meta": meta}]
+    return plan({"a": "fmow:g"}, tars=1, val_fraction=0.0, places=places, captions=[CAPTION], **(ARCHIVE | more))
+
+
+def test_an_image_of_an_archive_keeps_its_official_name_and_stands_in_its_subsets_tars():
+    row = archived().row("plan", "a")
+    assert (row["img_name"], row["tar"]) == ("fmow_port_1_0_rgb.jpg", "rs3-train-0000")
+    patch = archived(source="ben", url="ben:S2A_MSIL2A_20170617T113321_36_85").row("plan", "a")
+    assert patch["img_name"] == "ben_S2A_MSIL2A_20170617T113321_36_85.jpg"
+
+
+def test_only_subsets_that_there_are_have_tars():
+    assert {tar.split("-")[0] for tar in archived().parts("plan")} == {"rs3"}
+    assert {tar.split("-")[0] for tar in plan({"a": "g"}).parts("plan")} == {"pub11"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (["meta", "chosen"], "A meta caption. the chosen"),
+        (["chosen", "meta"], "the chosen A meta caption."),
+        (["ssl"], "the ssl"),
+        (["text", "top"], "the top"),
+    ],
+)
+def test_the_recipe_says_what_the_released_text_is_made_of(parts, text):
+    assert archived(changed={"shard.caption": {"fmow": parts, "*": ["text"]}}).row("plan", "a")["caption"] == text
+
+
+def test_a_part_that_is_missing_is_left_out_of_the_text():
+    assert archived(meta=None).row("plan", "a")["caption"] == "the chosen"
+    assert archived(changed={"shard.caption": {}}).row("plan", "a")["caption"] == ""

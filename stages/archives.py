@@ -1,0 +1,312 @@
+"""Folders and archives of images on any fsspec file system, read as what strangers packed: bounded, never unpacked.
+
+A folder is listed; a zip is read through its directory; a tar is scanned header by header and then read by ranges; a
+tar.gz, which has no ranges, is streamed, once to list it and once to read. Links, devices, hidden files and names that
+are absolute or climb out with ``..`` are ignored and counted: nothing here is ever written to a name from an archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal
+
+from fsspec.implementations.local import LocalFileSystem
+
+from manifests.identity import file_digest
+from manifests.store import Store
+from stages.uris import located, open_uri
+
+Kind = Literal["folder", "tar", "tar.gz", "zip"]
+Problem = Literal["", "too_large", "gone", "damaged"]
+
+READ = "a folder, or an archive .tar, .tar.gz, .tgz or .zip"
+"""What can be read, in words."""
+
+_SUFFIXES: dict[str, Kind] = {".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".zip": "zip"}
+_READS_IN_FLIGHT = 8
+
+
+class ArchiveError(Exception):
+    """A folder or archive that cannot be read: one line that says what was tried and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of an archive.
+
+    Attributes:
+        path: Its path, parts joined by "/", from the archive's root.
+        bytes: Its size, unpacked, as the archive declares it.
+    """
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One member as read.
+
+    Attributes:
+        path: Its path.
+        body: Its bytes; empty where there is a problem.
+        problem: too_large: more bytes than allowed, and not read; gone: no such member; damaged: cannot be unpacked.
+        detail: The problem in words, or the size in bytes of what is too large.
+    """
+
+    path: str
+    body: bytes = b""
+    problem: Problem = ""
+    detail: str = ""
+
+
+class Archive(ABC):
+    """A folder or archive, open.
+
+    Attributes:
+        name: Its own name without a suffix.
+        ignored: Members that were passed over, known once it is listed.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ignored = 0
+        self._members: dict[str, int] | None = None
+        self._places: dict[str, Any] = {}
+
+    def members(self) -> list[Member]:
+        """Return the files, sorted by path; of two with one path the later counts, as when unpacking.
+
+        Raises:
+            ArchiveError: If it is damaged.
+        """
+        return [Member(path, size) for path, size in sorted(self._listed().items())]
+
+    def read(self, path: str, max_bytes: int) -> Piece:
+        """Read one member; see `read_many`."""
+        return next(iter(self.read_many([path], max_bytes)))
+
+    def read_many(self, paths: Collection[str], max_bytes: int) -> Iterator[Piece]:
+        """Read members, each once, in an order that is cheap for this kind of archive.
+
+        Args:
+            paths: Which.
+            max_bytes: A member that declares or unpacks to more is not read.
+
+        Raises:
+            ArchiveError: If the archive as a whole is damaged.
+        """
+        listed, wanted = self._listed(), list[str]()
+        for path in dict.fromkeys(paths):
+            size = listed.get(path)
+            if size is None:
+                yield Piece(path, problem="gone", detail="is not in the archive")
+            elif size > max_bytes:
+                yield Piece(path, problem="too_large", detail=str(size))
+            else:
+                wanted.append(path)
+        if wanted:
+            yield from self._read(wanted)
+
+    def _listed(self) -> dict[str, int]:
+        if self._members is None:
+            self._members = {}
+            for name, size, place in self._scan():
+                path = inside(name)
+                if path is None or size is None:
+                    self.ignored += 1
+                    continue
+                self.ignored += path in self._members
+                self._members[path], self._places[path] = size, place
+        return self._members
+
+    @abstractmethod
+    def _scan(self) -> Iterator[tuple[str, int | None, Any]]:
+        """Yield (name, size, place) of every entry but folders; no size for what is no plain file.
+
+        The place is what the archive needs to find the entry again, kept in ``_places``.
+        """
+
+    @abstractmethod
+    def _read(self, paths: list[str]) -> Iterator[Piece]:
+        """Read listed members that are small enough."""
+
+
+def inside(name: str) -> str | None:
+    """Return an entry's name as a path below the archive's root.
+
+    None for a name that is absolute, climbs out, is hidden (a part begins with a dot, or is ``__MACOSX``) or is no
+    UTF-8 text.
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    odd = name.startswith("/") or "\0" in name or any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    if odd or not parts:
+        return None
+    try:
+        return "/".join(parts).encode().decode()
+    except UnicodeError:
+        return None
+
+
+@contextmanager
+def open_archive(store: Store, uri: str) -> Iterator[Archive]:
+    """Open a folder or archive.
+
+    Args:
+        store: The workdir, which relative names are below.
+        uri: Its name.
+
+    Raises:
+        ArchiveError: If nothing is there, or it is not `READ`.
+    """
+    kind = kind_of(store, uri)
+    fs, path = located(store, uri)
+    name = _own_name(path)
+    if kind == "folder":
+        yield _Folder(name, fs, path)
+        return
+    try:
+        with open_uri(store, uri) as file:
+            if kind == "zip":
+                yield _Zip(name, uri, file)
+            else:
+                from stages.tar_archives import TarArchive  # it builds upon this module
+
+                yield TarArchive(name, uri, file, packed=kind == "tar.gz")
+    except FileNotFoundError as error:
+        raise ArchiveError(f"{uri}: is not there; check the name") from error
+
+
+def kind_of(store: Store, uri: str) -> Kind:
+    """Return what a name stands for.
+
+    Raises:
+        ArchiveError: If nothing is there, or it is not `READ`.
+    """
+    fs, path = located(store, uri)
+    if fs.isdir(path):
+        return "folder"
+    lowered = path.lower()
+    for suffix, kind in _SUFFIXES.items():
+        if lowered.endswith(suffix):
+            return kind
+    if not fs.exists(path):
+        raise ArchiveError(f"{uri}: is not there; name {READ}")
+    raise ArchiveError(f"{uri}: is not {READ}; unpack it first, and name the folder")
+
+
+def archive_digest(store: Store, uri: str) -> str:
+    """Return the digest of a folder or archive, 64 hex digits.
+
+    Of an archive it is the file digest. Of a folder it is the sha256 over path and size of every member, sorted by
+    path: what stands for its content without reading it. Another content of the same size goes unnoticed.
+
+    Raises:
+        ArchiveError: If it cannot be read.
+    """
+    if kind_of(store, uri) == "folder":
+        with open_archive(store, uri) as folder:
+            return folder_digest(folder.members())
+    with open_uri(store, uri) as file:
+        return file_digest(file)
+
+
+def folder_digest(members: Iterable[Member]) -> str:
+    """Return the digest of a folder's members; see `archive_digest`."""
+    digest = hashlib.sha256()
+    for member in members:
+        digest.update(f"{member.path}\0{member.bytes}\n".encode())
+    return digest.hexdigest()
+
+
+def _own_name(path: str) -> str:
+    name = path.rstrip("/").rsplit("/", 1)[-1]
+    for suffix in sorted(_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+class _Folder(Archive):
+    def __init__(self, name: str, fs: Any, root: str) -> None:  # noqa: ANN401  (fsspec is untyped)
+        super().__init__(name)
+        self._fs = fs
+        self._root = root.rstrip("/")
+
+    def _scan(self) -> Iterator[tuple[str, int | None, Any]]:
+        self._fs.invalidate_cache(self._root)
+        for name, info in self._fs.find(self._root, detail=True).items():
+            plain = info.get("type") in ("file", "link") and info.get("size") is not None
+            yield str(name)[len(self._root) + 1 :], int(info["size"]) if plain else None, None
+
+    def _read(self, paths: list[str]) -> Iterator[Piece]:
+        paths = sorted(paths)
+        if isinstance(self._fs, LocalFileSystem):
+            yield from map(self._piece, paths)
+            return
+        with ThreadPoolExecutor(_READS_IN_FLIGHT) as pool:  # each is a request to an object store
+            waiting: deque[Future[Piece]] = deque()
+            for path in paths:
+                waiting.append(pool.submit(self._piece, path))
+                if len(waiting) == _READS_IN_FLIGHT:
+                    yield waiting.popleft().result()
+            for left in waiting:
+                yield left.result()
+
+    def _piece(self, path: str) -> Piece:
+        declared = self._listed()[path]
+        try:
+            # One byte more than declared: a file that grew since is not read whole.
+            with self._fs.open(f"{self._root}/{path}", "rb") as file:
+                body = bytes(file.read(declared + 1))
+        except FileNotFoundError:
+            return Piece(path, problem="gone", detail="is not there any more")
+        except OSError as error:
+            return Piece(path, problem="damaged", detail=f"cannot be read: {error.strerror or type(error).__name__}")
+        if len(body) != declared:
+            return Piece(path, problem="damaged", detail="changed while it was read")
+        return Piece(path, body)
+
+
+# What zipfile raises for a member it cannot unpack: damaged, encrypted, or packed in a way it does not know.
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
+_REGULAR = 0o100000
+_FILE_TYPE = 0o170000
+
+
+class _Zip(Archive):
+    def __init__(self, name: str, uri: str, file: BinaryIO) -> None:
+        super().__init__(name)
+        try:
+            self._zip = zipfile.ZipFile(file)
+        except _ZIP_ERRORS as error:
+            raise ArchiveError(f"{uri}: is no zip that can be read ({error}); fetch it again") from error
+
+    def _scan(self) -> Iterator[tuple[str, int | None, zipfile.ZipInfo]]:
+        for info in self._zip.infolist():
+            if info.is_dir():
+                continue
+            kind = info.external_attr >> 16 & _FILE_TYPE
+            yield info.filename, info.file_size if kind in (0, _REGULAR) else None, info
+
+    def _read(self, paths: list[str]) -> Iterator[Piece]:
+        for path in sorted(paths, key=lambda path: self._places[path].header_offset):
+            info: zipfile.ZipInfo = self._places[path]
+            try:
+                with self._zip.open(info) as file:
+                    body = file.read(info.file_size + 1)  # zipfile itself stops at the declared size
+            except _ZIP_ERRORS as error:
+                yield Piece(path, problem="damaged", detail=f"{type(error).__name__}: {error}")
+                continue
+            if len(body) != info.file_size:
+                yield Piece(path, problem="damaged", detail="is shorter than declared")
+            else:
+                yield Piece(path, body)

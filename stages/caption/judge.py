@@ -1,0 +1,148 @@
+"""Judges the candidates of pictures by three encoders: rank and keep, rank again and keep, weigh under rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from stages.caption.captioner import Candidate
+from stages.caption.chain import Features, cosines, kept, ranks, rotation_variances, steadiest
+from stages.caption.rotation import views
+from stages.encoder import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One candidate with what was said of it.
+
+    Attributes:
+        index: Its number among the candidates that were drawn.
+        score_a: Cosine by the ranking encoder.
+        rank_a: 1 for the best.
+        score_b: Cosine by the second encoder; None: not among those kept.
+        rank_b: Its rank there; None: not among those kept.
+        rotation_variance: Variance of the cosine over the views; None: not among those kept again.
+    """
+
+    index: int
+    text: str
+    seed: int
+    score_a: float
+    rank_a: int
+    score_b: float | None = None
+    rank_b: int | None = None
+    rotation_variance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotCaptioned:
+    """A picture that gets no caption, and why."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judge:
+    """The chain of the paper over encoders of one's choice.
+
+    Attributes:
+        encoders: By name; equal names are one encoder, whose features are made once.
+        rank: Name of the encoder that ranks all candidates.
+        rerank: Name of the one that ranks those kept.
+        rotate: Name of the one that looks at the views.
+        keep: Candidates kept by the first.
+        keep_again: Candidates kept by the second.
+        rotations: Views.
+    """
+
+    encoders: dict[str, Encoder]
+    rank: str
+    rerank: str
+    rotate: str
+    keep: int
+    keep_again: int
+    rotations: int
+
+    def judge(
+        self, pictures: Sequence[Image.Image], candidates: Sequence[Sequence[tuple[int, Candidate]]]
+    ) -> list[list[Judged] | NotCaptioned]:
+        """Return the candidates of every picture with scores, in the order given, or why it has no caption.
+
+        Args:
+            pictures: RGB.
+            candidates: For every picture, numbered candidates, at least one, none of them empty.
+
+        Raises:
+            OutOfMemoryError: If a device does not hold a batch.
+        """
+        wanted = dict.fromkeys((self.rank, self.rerank))
+        seen = {name: self.encoders[name].pictures(pictures) for name in wanted}
+        texts = _Texts(self.encoders)
+        written = [[candidate.text for _, candidate in numbered] for numbered in candidates]
+        texts.make(self.rank, written)
+        scores_a = [cosines(seen[self.rank][i], texts.of(self.rank, mine)) for i, mine in enumerate(written)]
+        first = [sorted(kept(scores, self.keep)) for scores in scores_a]
+        texts.make(self.rerank, [[mine[i] for i in stay] for mine, stay in zip(written, first, strict=True)])
+        found: list[list[Judged] | NotCaptioned] = []
+        for place, (picture, numbered) in enumerate(zip(pictures, candidates, strict=True)):
+            chosen = [written[place][i] for i in first[place]]
+            scores_b = cosines(seen[self.rerank][place], texts.of(self.rerank, chosen)) if chosen else []
+            found.append(self._judged(picture, numbered, scores_a[place], first[place], scores_b, texts))
+        return found
+
+    def _judged(
+        self,
+        picture: Image.Image,
+        numbered: Sequence[tuple[int, Candidate]],
+        scores_a: Sequence[float],
+        first: Sequence[int],
+        scores_b: Sequence[float],
+        texts: _Texts,
+    ) -> list[Judged] | NotCaptioned:
+        if not first:
+            return NotCaptioned(f"caption.rank {self.rank}: no candidate has a finite score")
+        second = sorted(first[place] for place in kept(scores_b, self.keep_again))
+        if not second:
+            return NotCaptioned(f"caption.rerank {self.rerank}: no candidate has a finite score")
+        turned = self.encoders[self.rotate].pictures(views(picture, self.rotations))
+        chosen = [numbered[i][1].text for i in second]
+        texts.make(self.rotate, [chosen])
+        variances = rotation_variances(turned, texts.of(self.rotate, chosen))
+        if steadiest(variances) is None:
+            return NotCaptioned(f"caption.rotate {self.rotate}: no candidate has a finite variance")
+        by_b = dict(zip(first, zip(scores_b, ranks(scores_b), strict=True), strict=True))
+        by_view = dict(zip(second, variances, strict=True))
+        ranks_a = ranks(scores_a)
+        return [
+            Judged(
+                index=number,
+                text=candidate.text,
+                seed=candidate.seed,
+                score_a=scores_a[i],
+                rank_a=ranks_a[i],
+                score_b=by_b[i][0] if i in by_b else None,
+                rank_b=by_b[i][1] if i in by_b else None,
+                rotation_variance=by_view.get(i),
+            )
+            for i, (number, candidate) in enumerate(numbered)
+        ]
+
+
+class _Texts:
+    """Features of candidates by encoder and text: each is made once, in as few calls as may be."""
+
+    def __init__(self, encoders: dict[str, Encoder]) -> None:
+        self._encoders = encoders
+        self._made: dict[str, dict[str, Features]] = {}
+
+    def make(self, name: str, texts: Iterable[Sequence[str]]) -> None:
+        made = self._made.setdefault(name, {})
+        missing = list(dict.fromkeys(text for mine in texts for text in mine if text not in made))
+        if missing:
+            made.update(zip(missing, self._encoders[name].texts(missing), strict=True))
+
+    def of(self, name: str, texts: Sequence[str]) -> Features:
+        return np.stack([self._made[name][text] for text in texts])

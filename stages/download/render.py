@@ -1,0 +1,182 @@
+"""Images out of folders and archives: taken as they are, or rendered from bands, where the web would be asked."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from manifests.sources import SourceSpec
+from manifests.store import Store
+from stages.archives import Piece, open_archive
+from stages.download.answers import EMPTY, Answer, Limits
+from stages.download.media import HEAD_BYTES, describe, sniff
+from stages.geotiff import Band, BandError, read_band
+from stages.layouts import Frame, find_frames, url_of
+from stages.uris import named
+
+BANDS = ("B04", "B03", "B02")
+"""Sentinel-2's red, green and blue (665, 560 and 490 nm), 10 m a pixel."""
+STRETCH_PER_MILLE = 995
+"""Share of the valid values of all three bands that is not brighter than white."""
+WHITE_AT_LEAST = 500
+"""Least value shown as white, reflectance 0.05: open water stays dark instead of becoming bright noise."""
+MOST_NO_DATA = 0.5
+"""A patch of which more is no-data is no picture. Pixels that are 0 in all three bands are no-data."""
+
+# JPEG as the published images are; quality 95 without chroma subsampling keeps 120 x 120 pixels within a grey level or
+# two, at a third of a PNG's size.
+_JPEG = {"quality": 95, "subsampling": 0, "optimize": False, "progressive": False}
+
+
+def renderer_of(layout: str) -> str | None:
+    """Return what renders the images of a set, with its encoder; None for a set whose images are taken as they are.
+
+    Rows rendered by another are rendered anew, so every part that bytes depend on stands in it.
+    """
+    if layout != "bigearthnet":
+        return None
+    return f"ben-rgb-1 jpeg95-444 libjpeg {features.version('libjpeg_turbo') or features.version('jpg')}"
+
+
+def stretch(red: Band, green: Band, blue: Band) -> NDArray[np.uint8]:
+    """Scale three bands to 8 bits by one factor, so that colours keep their hue.
+
+    White is the nearest-rank 99.5 % point of the values of all three bands where any of them is above 0, and at least
+    `WHITE_AT_LEAST`; black is 0. Integers throughout: ``min(255, (255 v + white // 2) // white)``.
+
+    Args:
+        red: uint16 (height, width); green and blue alike.
+        green: See red.
+        blue: See red.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    bands = np.stack([red, green, blue], axis=2).astype(np.int64)
+    values = bands[bands.any(axis=2)].ravel()
+    white = WHITE_AT_LEAST
+    if values.size:
+        rank = -(-STRETCH_PER_MILLE * values.size // 1000)
+        white = max(white, int(np.partition(values, rank - 1)[rank - 1]))
+    return np.minimum(255, (255 * bands + white // 2) // white).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A frame to be taken from an archive: its url, and the members it is made of."""
+
+    url: str
+    parts: tuple[str, ...]
+
+
+def take_from_archives(
+    store: Store, source: SourceSpec, archives: Sequence[str], urls: Sequence[str], limits: Limits, budget_s: float
+) -> Iterator[Answer]:
+    """Take images from a source's folders and archives; the first that holds one sound decides.
+
+    Args:
+        store: The workdir.
+        source: The source.
+        archives: Names or patterns of its folders and archives, as the recipe lists them.
+        urls: The images, as filter.match names them.
+        limits: What is taken.
+        budget_s: Seconds after which no further image is read; those left have no answer.
+
+    Raises:
+        ArchiveError: If an archive is damaged as a whole.
+    """
+    ends = time.monotonic() + budget_s
+    left, refused = set(urls), dict[str, Answer]()
+    for uri in [uri for pattern in archives for uri in named(store, pattern)]:
+        if not left:
+            return
+        for answer in _of_archive(store, source, uri, left, limits):
+            if answer.reason == "download.no_member":
+                refused.setdefault(answer.url, answer)  # another archive may hold it whole
+            else:
+                left.discard(answer.url)
+                yield answer
+            if time.monotonic() > ends:
+                return
+    for url in sorted(left):
+        yield refused.get(url) or Answer(url, "download.no_member", detail="no folder or archive holds it")
+
+
+def _of_archive(store: Store, source: SourceSpec, uri: str, urls: set[str], limits: Limits) -> Iterator[Answer]:
+    with open_archive(store, uri) as archive:
+        found = find_frames(source.format, archive.name, (member.path for member in archive.members()))
+        wanted: dict[str, _Wanted] = {}
+        for frame in found.frames:
+            url = url_of(source.key, frame)
+            if frame.official and url in urls and url not in wanted:
+                wanted[url] = _Wanted(url, _parts(source.format, frame))
+        owners = {part: of for of in wanted.values() for part in of.parts}
+        judge = _rendered if source.format == "bigearthnet" else _as_it_is
+        pieces: dict[str, list[Piece]] = {}
+        for piece in archive.read_many(owners, limits.max_bytes):
+            of = owners[piece.path]
+            have = pieces.setdefault(of.url, [])
+            have.append(piece)
+            if len(have) == len(of.parts):
+                yield judge(of, pieces.pop(of.url), limits)
+
+
+def _parts(layout: str, frame: Frame) -> tuple[str, ...]:
+    if layout != "bigearthnet":
+        return (frame.path,)
+    return tuple(f"{frame.path}/{frame.key}_{band}.tif" for band in BANDS)
+
+
+def _as_it_is(of: _Wanted, pieces: list[Piece], limits: Limits) -> Answer:
+    (piece,) = pieces
+    if piece.problem:
+        return _refused(of.url, piece, limits)
+    media = sniff(piece.body[:HEAD_BYTES]) if piece.body else EMPTY
+    if media is None:
+        return Answer(of.url, "download.not_image", detail=describe(piece.body[:1024]))
+    return _within(Answer(of.url, None, piece.body, media), limits)
+
+
+def _rendered(of: _Wanted, pieces: list[Piece], limits: Limits) -> Answer:
+    """Render a patch from its three bands."""
+    by_path = {piece.path: piece for piece in pieces}
+    ordered = [(band, by_path[path]) for band, path in zip(BANDS, of.parts, strict=True)]
+    missing = [band for band, piece in ordered if piece.problem == "gone"]
+    if missing:
+        return Answer(of.url, "download.missing_band", detail=f"no {', '.join(missing)}")
+    bands: list[Band] = []
+    for band, piece in ordered:
+        if piece.problem:
+            return _refused(of.url, piece, limits)
+        try:
+            bands.append(read_band(piece.body))
+        except BandError as error:
+            return Answer(of.url, "download.not_image", detail=f"{band}: {error}")
+    sizes = sorted({f"{band.shape[1]} x {band.shape[0]}" for band in bands})
+    if len(sizes) > 1:
+        return Answer(of.url, "download.not_image", detail=f"bands of different sizes: {', '.join(sizes)}")
+    no_data = 1 - float((bands[0] | bands[1] | bands[2]).astype(np.bool_).mean())
+    if no_data > MOST_NO_DATA:
+        return Answer(of.url, "download.no_data", value=round(no_data, 6), cut=MOST_NO_DATA)
+    out = io.BytesIO()
+    Image.fromarray(stretch(*bands)).save(out, format="JPEG", **_JPEG)
+    return _within(Answer(of.url, None, out.getvalue(), "jpeg"), limits)
+
+
+def _within(answer: Answer, limits: Limits) -> Answer:
+    if answer.media_type != EMPTY and answer.media_type not in limits.media:
+        return Answer(answer.url, "download.not_image", detail=f"{answer.media_type} is not taken")
+    return answer
+
+
+def _refused(url: str, piece: Piece, limits: Limits) -> Answer:
+    if piece.problem == "too_large":
+        return Answer(url, "download.too_large", value=float(piece.detail), cut=float(limits.max_bytes))
+    name = piece.path.rpartition("/")[2]
+    return Answer(url, "download.no_member", detail=f"{name} {piece.detail}")

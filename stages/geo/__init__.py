@@ -1,0 +1,1 @@
+"""Place names, coordinates, seasons, meta captions."""

@@ -1,0 +1,220 @@
+"""Loads open_clip models by tag, file, hub id or folder, and says in one line why one cannot be had."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from manifests.models import ModelSpec
+from stages import torchvision_shim
+from stages.mini_model import CONFIG, mini_model_folder
+from stages.step import ModelMissingError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL import Image
+    from torch import Tensor, nn
+
+_KEPT = 4  # models a process holds at once
+# What the hub client, transformers and open_clip were seen to raise for models that are missing or broken.
+_NOT_HAD = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError)
+_SHAPES = re.compile(
+    r"size mismatch for (?P<name>[\w.]+): copying a param with shape torch\.Size\((?P<has>[^)]*)\) from checkpoint, "
+    r"the shape in current model is torch\.Size\((?P<wants>[^)]*)\)"
+)
+_KEYS = re.compile(r"(?P<what>Missing|Unexpected) key\(s\) in state_dict: (?P<names>\"[^\n]*\")")
+_HUB_FILES = ("*.json", "*.txt", "*.model")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Towers:
+    """A loaded model.
+
+    Attributes:
+        model: open_clip's model in eval mode on its device, float32.
+        preprocess: The model's own preprocessing of one RGB picture, to a tensor [3, H, W].
+        tokenize: Texts to token ids [N, context].
+        device: ``cpu`` or ``cuda``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+    """
+
+    model: nn.Module
+    preprocess: Callable[[Image.Image], Tensor]
+    tokenize: Callable[[list[str]], Tensor]
+    device: str
+    precision: str
+
+
+@lru_cache(maxsize=_KEPT)
+def load_towers(spec: ModelSpec, digest: str, device: str, precision: str) -> Towers:
+    """Load a model, once a process while its digest stays.
+
+    On the CPU torch is set to one thread: numbers must not depend on the machine's cores, and the workers of a run
+    share them.
+
+    Raises:
+        ModelMissingError: The model cannot be had, its weights do not fit it, or the device is not there.
+        OutOfMemoryError: The device's memory does not hold it.
+    """
+    del digest
+    torchvision_shim.declare()
+    import torch
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+    elif not torch.cuda.is_available():
+        raise ModelMissingError("run.device is cuda, but torch finds no GPU here; set run.device to cpu")
+    name, told = _source(spec)
+    model, preprocess, tokenize = _created(name, told)
+    try:
+        model.to(device=device)
+        model.visual.to(memory_format=torch.channels_last)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{spec.name} does not fit into the memory of the {device} device") from error
+    return Towers(model.eval().requires_grad_(False), preprocess, tokenize, device, precision)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return ``open_clip_config.json`` of a folder.
+
+    Raises:
+        ModelMissingError: It is missing or no configuration.
+    """
+    try:
+        document = json.loads((folder / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelMissingError(
+            f"{folder / CONFIG} cannot be read ({error}); name a folder of an open_clip model"
+        ) from error
+    if not isinstance(document, dict) or not {"vision_cfg", "text_cfg"} <= set(document.get("model_cfg") or ()):
+        raise ModelMissingError(f"{folder / CONFIG} has no model_cfg with vision_cfg and text_cfg")
+    return document
+
+
+def folder_arguments(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Return the name and further arguments for ``open_clip.create_model_and_transforms`` that load a folder.
+
+    open_clip wants an absolute path of a text tower that lies in the folder, wherever the folder was moved.
+
+    Raises:
+        ModelMissingError: The folder lacks its configuration or weights.
+    """
+    cfg = read_config(folder)
+    if not _weights(folder):
+        raise ModelMissingError(f"{folder} has a configuration but no weights (*.safetensors, *.bin or *.pth)")
+    text = cfg["model_cfg"]["text_cfg"]
+    told: dict[str, Any] = {}
+    if "hf_model_name" in text and (folder / "config.json").is_file():
+        told["text_cfg"] = {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}
+    return f"local-dir:{folder}", told
+
+
+def _weights(folder: Path) -> list[Path]:
+    return [path for suffix in ("safetensors", "bin", "pth") for path in folder.glob(f"*.{suffix}")]
+
+
+def _source(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
+    """Return open_clip's name of a model and the further arguments."""
+    if spec.scheme == "package":
+        return folder_arguments(mini_model_folder())
+    if spec.scheme == "local-dir":
+        return folder_arguments(Path(spec.target))
+    if spec.scheme == "hf-hub":
+        return folder_arguments(_hub_folder(spec.target))
+    name, _, weights = spec.target.partition("/")
+    return name, {"pretrained": str(Path(weights).expanduser()), "weights_only": True}
+
+
+def _hub_folder(target: str) -> Path:
+    """Return the local copy of a hub model, downloaded if need be."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    repository, _, revision = target.partition("@")
+    pinned = f" --revision {revision}" if revision else ""
+    # safetensors where the repository has them: of the other formats one is enough.
+    for weights in ("*.safetensors", "open_clip_pytorch_model.bin"):
+        try:
+            folder = Path(
+                snapshot_download(repository, revision=revision or None, allow_patterns=[*_HUB_FILES, weights])
+            )
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise ModelMissingError(
+                f"{repository} is not in this machine's hub cache and could not be fetched ({_one_line(error)}); run "
+                f"`hf download {repository}{pinned}` where there is a network, or name a copy as local-dir:PATH"
+            ) from error
+        if _weights(folder):
+            break
+    return folder
+
+
+def _created(name: str, told: dict[str, Any]) -> tuple[Any, Callable[[Image.Image], Tensor], Any]:
+    """Create model, preprocessing and tokenizer."""
+    import open_clip
+    from safetensors import SafetensorError
+
+    if not name.startswith("local-dir:"):
+        _check_tag(name, told["pretrained"])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside timm and transformers say nothing to a user
+            model, _, preprocess = open_clip.create_model_and_transforms(name, **told)
+            return model, preprocess, open_clip.get_tokenizer(name)
+    except (SafetensorError, *_NOT_HAD) as error:
+        raise ModelMissingError(_why(error, name, told)) from error
+
+
+def _check_tag(name: str, weights: str) -> None:
+    """Refuse names and tags that open_clip does not know, and tags that need another activation than the name has."""
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise ModelMissingError(f"open_clip has no model {name!r}; open_clip.list_models() lists them")
+    tag = get_pretrained_cfg(name, weights)
+    if not tag and not Path(weights).is_file():
+        tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
+        raise ModelMissingError(f"{weights!r} is neither a file nor a tag of {name} (tags: {tags})")
+    if tag and bool(tag.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        other = name.removesuffix("-quickgelu") if config.get("quick_gelu") else f"{name}-quickgelu"
+        raise ModelMissingError(
+            f"the weights {weights!r} were trained with another activation; write {other}/{weights}"
+        )
+
+
+def _why(error: BaseException, name: str, told: dict[str, Any]) -> str:
+    """Return in one line why a model could not be made."""
+    text = str(error)
+    if found := _SHAPES.search(text):
+        return (
+            f"the weights do not fit {name}: {found['name']} has shape {found['has']}, the model wants {found['wants']}"
+        )
+    if found := _KEYS.search(text):
+        names = found["names"].split(", ")
+        return f"the weights do not fit {name}: {len(names)} {found['what'].lower()} tensors, the first is {names[0]}"
+    if name.startswith("local-dir:"):
+        return f"{name.partition(':')[2]} cannot be loaded: {_one_line(error)}"
+    return (
+        f"open_clip could not load {name} with {told['pretrained']!r} ({_one_line(error)}); `"
+        f"{_fetch(name, told['pretrained'])}` brings it where there is a network, or write open_clip:{name}/PATH"
+    )
+
+
+def _fetch(name: str, weights: str) -> str:
+    from open_clip.pretrained import get_pretrained_cfg
+
+    repository = str(get_pretrained_cfg(name, weights).get("hf_hub") or "").rstrip("/")
+    if repository:
+        return f"hf download {repository}"
+    return f"python -c \"import open_clip; open_clip.create_model('{name}', '{weights}')\""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

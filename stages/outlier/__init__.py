@@ -1,0 +1,1 @@
+"""Scores by a vision-language model and a remote-sensing detector, then the cut."""

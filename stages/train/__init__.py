@@ -1,0 +1,1 @@
+"""Contrastive training from the released tars."""
