@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import statistics
 import sys
 import tempfile
@@ -38,6 +39,21 @@ from stages.step import ModelMissingError, StoredFile
 CPU_FLOOR, GPU_FLOOR = 0.95, 0.85
 DISTINCT = 256
 PAPER_IMAGES = 4_000_000
+
+
+class Clock:
+    """Wall time, and CPU time of this thread, since it was made."""
+
+    def __init__(self):
+        self._wall, self._cpu = time.perf_counter(), time.thread_time()
+
+    @property
+    def wall_s(self):
+        return time.perf_counter() - self._wall
+
+    def rates(self, images):
+        """Return images per second of wall time and per second of this thread's CPU time."""
+        return images / self.wall_s, images / (time.thread_time() - self._cpu)
 
 
 def photo_like(number):
@@ -120,8 +136,8 @@ def on_cpu(batch):
         return "EfficientNet-Lite0 at 160 px", random_weights("", placement, MINI_TOWER), placement
 
 
-def bare_rate(encoder, bodies, seconds_of):
-    """Return images a second of the model alone, on prepared batches that lie in the device's memory."""
+def bare_model(encoder, bodies, seconds):
+    """Return what measures the model alone for so long, on a prepared batch that lies in the device's memory."""
     import torch
 
     # The same weights in the same context as the stage's, but without its decoding, queueing and scoring.
@@ -138,11 +154,11 @@ def bare_rate(encoder, bodies, seconds_of):
     forward()
 
     def measured():
-        start, done = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds_of or not done:
+        start, done = Clock(), 0
+        while start.wall_s < seconds or not done:
             forward()
             done += batch
-        return done / (time.perf_counter() - start)
+        return start.rates(done)
 
     return measured
 
@@ -165,28 +181,30 @@ def measure(name, encoder, placement, images, rounds, floor):
         store = Store(place)
 
         def stage():
-            start = time.perf_counter()
+            start = Clock()
             done = run_task(store, spec)
             assert done.facts["scored_images"] == images
             assert done.facts["unscored_images"] == 0
-            return images / (time.perf_counter() - start)
+            return start.rates(images)
 
-        bare = bare_rate(encoder, bodies, 0.0)
-        warm, at_once = stage(), bare()
+        warm, at_once = stage()[0], bare_model(encoder, bodies, 0.0)()[0]
         print(f"\n{name}, {placement.device}, {placement.precision}, batch {placement.batch}, {images} JPEGs a round, "
               f"mean {sum(map(len, bodies)) / images / 1000:.0f} kB; first pass {warm:,.0f} images/s")  # fmt: skip
-        timed = bare_rate(encoder, bodies, images / at_once / 2)
-        pairs = []
+        bare = bare_model(encoder, bodies, images / at_once / 2)
+        rounds_of = []
         for number in range(rounds):
-            before, through, after = timed(), stage(), timed()
-            pairs.append((through, (before + after) / 2))
-            print(f"  round {number + 1}: stage {through:7,.1f} images/s, bare model {pairs[-1][1]:7,.1f}, "
-                  f"ratio {through / pairs[-1][1]:.3f}")  # fmt: skip
-    rate, ratio = statistics.median(p[0] for p in pairs), statistics.median(p[0] / p[1] for p in pairs)
+            before, through, after = bare(), stage(), bare()
+            alone = [(a + b) / 2 for a, b in zip(before, after, strict=True)]
+            rounds_of.append((through[0], through[0] / alone[0], through[1] / alone[1]))
+            print(f"  round {number + 1}: stage {through[0]:7,.1f} images/s, bare model {alone[0]:7,.1f}, "
+                  f"ratio {rounds_of[-1][1]:.3f}; load of the machine {os.getloadavg()[0]:.1f}")  # fmt: skip
+    rate, ratio, by_cpu = (statistics.median(column) for column in zip(*rounds_of, strict=True))
     held = ratio >= floor
     print(
         f"  median: {rate:,.0f} images/s, {ratio:.3f} of the bare model; floor {floor}: {'held' if held else 'MISSED'}"
     )
+    if placement.device == "cpu":
+        print(f"  by CPU time of the model's thread {by_cpu:.3f}: what is left where another core is free to decode")
     if placement.device == "cuda":
         print(f"  {PAPER_IMAGES:,} images: {PAPER_IMAGES / rate / 3600:.1f} GPU-hours")
     return held

@@ -128,7 +128,7 @@ def _folded(word: str) -> str:
     key = word.lower()
     if not key.isascii():
         decomposed = unicodedata.normalize("NFKD", word.casefold())
-        key = "".join(c for c in decomposed if not unicodedata.combining(c))
+        key = "".join(c for c in decomposed if c.isalpha() or c in "'\u2019") or word
     key = key.translate(_LETTERS)
     return _SHORT.get(key, key)
 

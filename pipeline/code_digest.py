@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 
 PACKAGES = ("manifests", "stages", "pipeline")
-_SUFFIXES = (".py", ".toml", ".lock", ".typed")
+_CACHES = "__pycache__"
 
 
 @cache
 def code_digest() -> str:
-    """Return 32 hex digits over every source file of the three packages that this process imports from."""
+    """Return 32 hex digits over every file of the three packages that this process imports from."""
     digest = hashlib.blake2b(digest_size=16)
     for name, path in _files():
         body = path.read_bytes()
@@ -36,6 +36,6 @@ def _files() -> list[tuple[str, Path]]:
         path
         for package in PACKAGES
         for path in (root / package).rglob("*")
-        if path.suffix in _SUFFIXES and path.is_file()
+        if path.is_file() and _CACHES not in path.parts
     ]
     return sorted((path.relative_to(root).as_posix(), path) for path in found)

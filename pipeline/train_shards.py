@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from manifests.commits import CommitStore
 from manifests.store import Store
@@ -93,9 +93,9 @@ def named_shards(pattern: str) -> list[Shard]:
     """
     try:
         patterns = list(braceexpand(pattern))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise UserError(f"--shards {pattern!r}: its braces do not match: {error}") from error
-    paths = sorted({Path(name) for part in patterns for name in glob.glob(part)})
+    paths = sorted({Path(name) for part in patterns for name in glob.glob(part)})  # noqa: PTH207  (absolute patterns too)
     if not paths:
         raise UserError(f"--shards {pattern!r}: no file matches")
     digests = _digests(paths)

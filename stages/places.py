@@ -47,9 +47,9 @@ def archive_partition(source: str, number: int) -> str:
 
 
 def archive_source(partition: str) -> str | None:
-    """Return the source whose archives a pooled partition is a part of; None for a web partition."""
-    source, dash, number = partition.rpartition("-")
-    return source if dash and number.isdigit() and source != _WEB else None
+    """Return the source whose archives a pooled partition is a part of; None for every other partition."""
+    source, _, number = partition.rpartition("-")
+    return source if source.isidentifier() and number.isdigit() and source != _WEB else None
 
 
 def is_archive(partition: str) -> bool:

@@ -99,6 +99,6 @@ class _Headers:
         return self._file.tell()
 
     def check_end(self) -> None:
-        """Raise where what tarfile took for the end is neither the end mark nor the end of the file."""
-        if self._latest not in (b"", bytes(BLOCK_BYTES)):
-            raise tarfile.ReadError("a header in the middle is damaged")
+        """Raise where what tarfile took for the end is not the end mark: the file may be cut between two members."""
+        if self._latest != bytes(BLOCK_BYTES):
+            raise tarfile.ReadError("a header is damaged" if self._latest else "it ends without an end mark")

@@ -113,7 +113,8 @@ def _features(spec: ModelSpec, training: Sequence[Item], scratch: Path) -> Featu
     names = sorted({(item.kind, item.label) for item in training})
     labels = np.array([names.index((item.kind, item.label)) for item in training])
     _say(f"{len(listed)} texts through the text tower")
-    return Features(images, _text_features(scratch / "untrained", listed), choices, labels)
+    photos = np.array([item.kind == "photo" for item in training])
+    return Features(images, _text_features(scratch / "untrained", listed), choices, labels, photos)
 
 
 def _text_features(folder: Path, listed: Sequence[str]) -> NDArray[np.float32]:

@@ -20,15 +20,16 @@ SAME_CLASS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the heads are trained."""
+    """How the heads are trained; an epoch is as many pictures as there are views."""
 
     seed: int = 0
-    epochs: int = 30
+    epochs: int = 20
     batch: int = 256
     lr: float = 1e-3
     weight_decay: float = 0.1
     warmup_steps: int = 50
     clip_norm: float = 1.0
+    photo_share: float = 0.25  # of a batch; by their number alone photographs would be an eighth
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,12 +41,14 @@ class Features:
         texts: [texts, T], float32.
         choices: For each picture the rows of its texts and their shares.
         labels: A class number for each picture.
+        photos: Which pictures are photographs.
     """
 
     images: NDArray[np.float32]
     texts: NDArray[np.float32]
     choices: list[tuple[NDArray[np.int64], NDArray[np.float64]]]
     labels: NDArray[np.int64]
+    photos: NDArray[np.bool_]
 
 
 class Heads(nn.Module):
@@ -84,8 +87,10 @@ def train_heads(features: Features, dimensions: int, settings: Settings, say: Ca
     optimiser = adamw(heads, settings.lr, settings.weight_decay)
     per_epoch = len(images) * views // settings.batch
     schedule = Schedule(settings.lr, settings.warmup_steps, per_epoch * settings.epochs)
+    share = np.where(features.photos, settings.photo_share, 1 - settings.photo_share)
+    share = share / np.where(features.photos, features.photos.sum(), (~features.photos).sum())
     for step in range(schedule.steps):
-        rows = draws.permutation(len(images))[: settings.batch]
+        rows = draws.choice(len(images), settings.batch, replace=False, p=share)
         view = draws.integers(0, views, len(rows))
         chosen = np.array([draws.choice(features.choices[row][0], p=features.choices[row][1]) for row in rows])
         set_learning_rate(optimiser, schedule.at(step))

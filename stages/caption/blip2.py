@@ -86,7 +86,9 @@ class Blip2:
 
         model = self._model
         pixels = self._processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-        seen = model.vision_model(pixels.to(model.device, model.dtype), return_dict=True).last_hidden_state
+        # In half precision the query former stays in full: the model as a whole has no one dtype.
+        kind = next(model.vision_model.parameters()).dtype
+        seen = model.vision_model(pixels.to(model.device, kind), return_dict=True).last_hidden_state
         queries = model.qformer(
             query_embeds=model.query_tokens.expand(len(pictures), -1, -1),
             encoder_hidden_states=seen,

@@ -13,6 +13,8 @@ from stages.caption.chain import Features, cosines, kept, ranks, rotation_varian
 from stages.caption.rotation import views
 from stages.encoder import Encoder
 
+_REMEMBERED_TEXTS = 8192  # of 1,024 float32: 32 MiB
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -44,11 +46,10 @@ class NotCaptioned:
     detail: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Judge:
     """The chain of the paper over encoders of one's choice.
 
-    Attributes:
+    Args:
         encoders: By name; equal names are one encoder, whose features are made once.
         rank: Name of the encoder that ranks all candidates.
         rerank: Name of the one that ranks those kept.
@@ -58,13 +59,25 @@ class Judge:
         rotations: Views.
     """
 
-    encoders: dict[str, Encoder]
-    rank: str
-    rerank: str
-    rotate: str
-    keep: int
-    keep_again: int
-    rotations: int
+    def __init__(
+        self,
+        encoders: dict[str, Encoder],
+        *,
+        rank: str,
+        rerank: str,
+        rotate: str,
+        keep: int,
+        keep_again: int,
+        rotations: int,
+    ) -> None:
+        self._encoders = encoders
+        self._rank = rank
+        self._rerank = rerank
+        self._rotate = rotate
+        self._keep = keep
+        self._keep_again = keep_again
+        self._rotations = rotations
+        self._texts = _Texts(encoders)
 
     def judge(
         self, pictures: Sequence[Image.Image], candidates: Sequence[Sequence[tuple[int, Candidate]]]
@@ -78,19 +91,18 @@ class Judge:
         Raises:
             OutOfMemoryError: If a device does not hold a batch.
         """
-        wanted = dict.fromkeys((self.rank, self.rerank))
-        seen = {name: self.encoders[name].pictures(pictures) for name in wanted}
-        texts = _Texts(self.encoders)
+        self._texts.forget_if_many()
+        seen = {name: self._encoders[name].pictures(pictures) for name in dict.fromkeys((self._rank, self._rerank))}
         written = [[candidate.text for _, candidate in numbered] for numbered in candidates]
-        texts.make(self.rank, written)
-        scores_a = [cosines(seen[self.rank][i], texts.of(self.rank, mine)) for i, mine in enumerate(written)]
-        first = [sorted(kept(scores, self.keep)) for scores in scores_a]
-        texts.make(self.rerank, [[mine[i] for i in stay] for mine, stay in zip(written, first, strict=True)])
+        self._texts.make(self._rank, written)
+        scores_a = [cosines(seen[self._rank][i], self._texts.of(self._rank, mine)) for i, mine in enumerate(written)]
+        first = [sorted(kept(scores, self._keep)) for scores in scores_a]
+        self._texts.make(self._rerank, [[mine[i] for i in stay] for mine, stay in zip(written, first, strict=True)])
         found: list[list[Judged] | NotCaptioned] = []
         for place, (picture, numbered) in enumerate(zip(pictures, candidates, strict=True)):
             chosen = [written[place][i] for i in first[place]]
-            scores_b = cosines(seen[self.rerank][place], texts.of(self.rerank, chosen)) if chosen else []
-            found.append(self._judged(picture, numbered, scores_a[place], first[place], scores_b, texts))
+            scores_b = cosines(seen[self._rerank][place], self._texts.of(self._rerank, chosen)) if chosen else []
+            found.append(self._judged(picture, numbered, scores_a[place], first[place], scores_b))
         return found
 
     def _judged(
@@ -100,19 +112,16 @@ class Judge:
         scores_a: Sequence[float],
         first: Sequence[int],
         scores_b: Sequence[float],
-        texts: _Texts,
     ) -> list[Judged] | NotCaptioned:
+        """Return one picture's candidates; ``scores_b`` are of the indices ``first``."""
         if not first:
-            return NotCaptioned(f"caption.rank {self.rank}: no candidate has a finite score")
-        second = sorted(first[place] for place in kept(scores_b, self.keep_again))
+            return NotCaptioned(f"caption.rank {self._rank}: no candidate has a finite score")
+        second = sorted(first[place] for place in kept(scores_b, self._keep_again))
         if not second:
-            return NotCaptioned(f"caption.rerank {self.rerank}: no candidate has a finite score")
-        turned = self.encoders[self.rotate].pictures(views(picture, self.rotations))
-        chosen = [numbered[i][1].text for i in second]
-        texts.make(self.rotate, [chosen])
-        variances = rotation_variances(turned, texts.of(self.rotate, chosen))
+            return NotCaptioned(f"caption.rerank {self._rerank}: no candidate has a finite score")
+        variances = self._variances(picture, [numbered[i][1].text for i in second])
         if steadiest(variances) is None:
-            return NotCaptioned(f"caption.rotate {self.rotate}: no candidate has a finite variance")
+            return NotCaptioned(f"caption.rotate {self._rotate}: no candidate has a finite variance")
         by_b = dict(zip(first, zip(scores_b, ranks(scores_b), strict=True), strict=True))
         by_view = dict(zip(second, variances, strict=True))
         ranks_a = ranks(scores_a)
@@ -130,13 +139,25 @@ class Judge:
             for i, (number, candidate) in enumerate(numbered)
         ]
 
+    def _variances(self, picture: Image.Image, texts: Sequence[str]) -> list[float]:
+        turned = self._encoders[self._rotate].pictures(views(picture, self._rotations))
+        self._texts.make(self._rotate, [texts])
+        return rotation_variances(turned, self._texts.of(self._rotate, texts))
+
 
 class _Texts:
-    """Features of candidates by encoder and text: each is made once, in as few calls as may be."""
+    """Features of candidates by encoder and text: each is made once, in as few calls as may be.
+
+    Composed captions come again with the next pictures; an encoder's numbers do not depend on what shares a call.
+    """
 
     def __init__(self, encoders: dict[str, Encoder]) -> None:
         self._encoders = encoders
         self._made: dict[str, dict[str, Features]] = {}
+
+    def forget_if_many(self) -> None:
+        if sum(map(len, self._made.values())) > _REMEMBERED_TEXTS:
+            self._made.clear()
 
     def make(self, name: str, texts: Iterable[Sequence[str]]) -> None:
         made = self._made.setdefault(name, {})

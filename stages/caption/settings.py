@@ -109,7 +109,15 @@ class CaptionSettings:
         """
         keys = {self.rotate: "caption.rotate", self.rerank: "caption.rerank", self.rank: "caption.rank"}
         encoders = {name: load_encoder(name, self._views_placement(placement), key) for name, key in keys.items()}
-        return Judge(encoders, self.rank, self.rerank, self.rotate, self.keep, self.keep_again, self.rotations)
+        return Judge(
+            encoders,
+            rank=self.rank,
+            rerank=self.rerank,
+            rotate=self.rotate,
+            keep=self.keep,
+            keep_again=self.keep_again,
+            rotations=self.rotations,
+        )
 
     def _views_placement(self, placement: Placement) -> Placement:
         return Placement(placement.device, placement.precision, min(self.rotations, _MAX_VIEWS_AT_ONCE))

@@ -27,11 +27,17 @@ class Point:
 
 
 def point(lon: object, lat: object) -> Point | None:
-    """Return a point, or None for what is none: missing, not finite, out of range, or exactly 0, 0 (an unset field)."""
+    """Return a point, or None for what is none: missing, not finite, or out of range."""
     east, north = number(lon), number(lat)
-    if east is None or north is None or abs(east) > 180 or abs(north) > 90 or east == north == 0:
+    if east is None or north is None or abs(east) > 180 or abs(north) > 90:
         return None
     return Point(east, north)
+
+
+def stated_point(lon: object, lat: object) -> Point | None:
+    """Return the point that two fields state, None if they state none; exactly 0, 0 is how fields are left unset."""
+    found = point(lon, lat)
+    return None if found == Point(0.0, 0.0) else found
 
 
 def number(value: object) -> float | None:

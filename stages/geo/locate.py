@@ -16,7 +16,7 @@ from manifests.recipe import Settings
 from manifests.schemas import LEDGER, TABLES
 from manifests.tables import empty_frame
 from manifests.templates import Templates, load_templates
-from stages.geo.coordinates import Extra, Point, grid_of, number, point, read_extra, sidecar_point
+from stages.geo.coordinates import Extra, Point, grid_of, number, read_extra, sidecar_point, stated_point
 from stages.geo.meta import Known, meta_caption
 from stages.geo.nearest import Nearest, load_nearest
 from stages.geo.ner import Tagger, load_tagger, tag
@@ -142,10 +142,14 @@ class _Locator:
         return [asdict(entity) for entity in resolve(text, tag(text, self.taggers), self.gazetteer)]
 
     def _country(self, extra: Extra, city: Place | None) -> str | None:
-        """Return the country that a sidecar's code names, else the nearest city's; an unknown code names none."""
-        code = extra.get("country_code")
+        """Return the country that a sidecar names, else the nearest city's; an unknown code (fMoW has some) is none."""
+        code, name = extra.get("country_code"), extra.get("country")
         if isinstance(code, str) and code.strip():
             return self.gazetteer.alpha3.get(code.strip().upper())
+        if isinstance(name, str):
+            stated = [place.name for place in self.gazetteer.named(name) if place.kind == "country"]
+            if stated:
+                return stated[0]
         return self.gazetteer.countries.get(city.country) if city else None
 
     def _place(self, country: str | None, city: Place | None) -> str | None:
@@ -170,11 +174,11 @@ def _locator(settings: Settings) -> _Locator:
 
 def _where(row: Mapping[str, Any], extra: Extra, rule: str) -> tuple[Point | None, str | None]:
     """Return the point and who gave it: source, sidecar or exif."""
-    if found := point(row["lon"], row["lat"]):
+    if found := stated_point(row["lon"], row["lat"]):
         return found, "source"
     if found := sidecar_point(extra, rule):
         return found, "sidecar"
-    if found := point(row["exif_lon"], row["exif_lat"]):
+    if found := stated_point(row["exif_lon"], row["exif_lat"]):
         return found, "exif"
     return None, None
 

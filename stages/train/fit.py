@@ -149,6 +149,7 @@ class _Fit:
         record: Record = {
             "step": progress.step,
             "steps": self.job.steps,
+            "batch": self.job.batch,
             "epoch": progress.positions[0].epoch,
             "loss": value,
             "lr": self.schedule.at(progress.step - 1),

@@ -6,6 +6,7 @@ order, so that neither the number of workers nor their speed changes what a step
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import threading
@@ -195,6 +196,7 @@ def read_ahead(samples: Samples, wanted: Iterable[tuple[int, list[int]]], worker
     """Yield what was asked for, in order, read by worker processes (0: in this one)."""
     from torch.utils.data import DataLoader
 
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or the tokenizers library warns of every fork
     loader: Any = DataLoader(
         samples,  # type: ignore[arg-type]  # what torch asks of a dataset is __getitem__ alone
         batch_size=None,

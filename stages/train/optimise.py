@@ -31,8 +31,8 @@ class Schedule:
         """Return the learning rate of a step, counted from 0 (open_clip_train.scheduler.cosine_lr)."""
         if step < self.warmup_steps:
             return self.lr * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * done)) * self.lr
+        done, rest = step - self.warmup_steps, max(1, self.steps - self.warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * done / rest)) * self.lr
 
 
 def adamw(

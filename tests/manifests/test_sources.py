@@ -4,23 +4,26 @@ import pytest
 from pydantic import ValidationError
 
 import manifests
-from manifests.sources import PUB11, Published, SourceSpec, load_source, load_sources
+from manifests.sources import PUB11, RS3, Published, SourceSpec, load_source, load_sources
 
 FOLDER = Path(manifests.__file__).parent / "sources"
+WEB = {key: spec for key, spec in load_sources().items() if key in PUB11}
 MINIMAL = {"key": "mine", "name": "Mine", "format": "parquet", "columns": {"url": ["u"]}, "text": ["t"]}
 
 
 def test_every_source_loads_in_the_published_order():
     sources = load_sources()
-    assert tuple(sources) == PUB11
-    assert [spec.key for spec in sources.values()] == list(PUB11)
+    assert tuple(sources) == (*PUB11, *RS3)
+    assert [spec.key for spec in sources.values()] == [*PUB11, *RS3]
     assert [spec.name for spec in sources.values()] == [
         "LAION2B", "COYO700M", "LAIONCOCO", "LAION400M", "WIT", "YFCC15M", "CC12M", "RedCaps", "CC3M", "SBU", "VG",
+        "FMoW", "BEN", "MillionAID",
     ]  # fmt: skip
-    amounts = [spec.published.amount for spec in sources.values()]
+    amounts = [spec.published.amount for spec in WEB.values()]
     assert amounts == sorted(amounts, reverse=True)
     for spec in sources.values():
-        assert spec.subset == "pub11"
+        assert spec.subset == ("pub11" if spec.key in PUB11 else "rs3")
+        assert spec.is_archive == (spec.key in RS3)
         assert spec.licence
         assert spec.credit
         assert spec.home
@@ -29,7 +32,24 @@ def test_every_source_loads_in_the_published_order():
 
 def test_which_sources_can_be_read():
     readable = {key for key, spec in load_sources().items() if spec.readable}
-    assert readable == {"laion2b", "coyo700m", "laioncoco", "laion400m", "cc12m", "cc3m"}
+    assert readable == {"laion2b", "coyo700m", "laioncoco", "laion400m", "cc12m", "cc3m", *RS3}
+
+
+def test_the_published_archives():
+    """Amount, split and labels are published; nothing is filtered out, so the other columns follow."""
+    told = {
+        key: (spec.published.amount, spec.original_split, spec.has_class_label)
+        for key, spec in load_sources().items()
+        if key in RS3
+    }
+    assert told == {
+        "fmow": (727_144, "train", True), "ben": (344_385, "train", True), "millionaid": (990_848, "test", False),
+    }  # fmt: skip
+    assert sum(amount for amount, _, _ in told.values()) == 2_062_377
+    for key in RS3:
+        row = load_sources()[key].published
+        assert row.amount == row.after_keyword == row.download == row.remain
+        assert row.invalid == row.duplicate == row.outlier == 0
 
 
 def test_the_two_conceptual_captions_have_their_columns_the_other_way_round():
@@ -48,7 +68,7 @@ def test_each_published_row_adds_up(key):
 
 
 def test_the_published_rows_add_up_to_the_published_total():
-    rows = [spec.published for spec in load_sources().values()]
+    rows = [spec.published for spec in WEB.values()]
     totals = {name: sum(getattr(row, name) for row in rows) for name in Published.model_fields if name != "amount_text"}
     assert totals == {
         "amount": 4_201_400_000,
@@ -65,7 +85,7 @@ def test_the_digest_sees_how_rows_are_read_and_nothing_else():
     spec = SourceSpec.model_validate(MINIMAL)
     assert SourceSpec.model_validate(MINIMAL | {"credit": "someone", "name": "Other"}).digest == spec.digest
     assert SourceSpec.model_validate(MINIMAL | {"text": ["t", "u"]}).digest != spec.digest
-    assert len({spec.digest for spec in load_sources().values()}) == len(PUB11)
+    assert len({spec.digest for spec in load_sources().values()}) == len(PUB11) + len(RS3)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +101,19 @@ def test_the_digest_sees_how_rows_are_read_and_nothing_else():
         ({"format": "tsv", "tsv_columns": ["u", "u"]}, "twice"),
         ({"columns": {"url": ["u"], "source_hash": ["h"]}}, "source_hash_kind"),
         ({"text_joiner": " - "}, "punctuation"),
+        ({"format": "fmow"}, "of subset rs3"),
+        ({"subset": "rs3"}, "of subset rs3"),
     ],
 )
 def test_a_source_that_cannot_be_read_is_refused(change, words):
     with pytest.raises(ValidationError, match=words):
         SourceSpec.model_validate(MINIMAL | change)
+
+
+def test_terms_of_an_archive_are_those_of_its_rows():
+    spec = load_sources()["fmow"]
+    assert spec.model_copy(update={"licence": "other"}).digest != spec.digest
+    assert spec.model_copy(update={"home": "other", "original_split": "val"}).digest == spec.digest
 
 
 def test_a_file_of_ones_own_loads_too(tmp_path):

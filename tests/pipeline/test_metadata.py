@@ -14,6 +14,8 @@ from manifests.recipe_files import RecipeError
 from manifests.store import Store
 from pipeline import metadata
 from pipeline.metadata import metadata_slices
+from stages.archives import archive_digest
+from tests.stages.archive_making import fmow_members, pack, v1_members
 
 
 def _parquet(path: Path, rows: int, row_group_size: int = 1000, word: str = "x") -> Path:
@@ -152,6 +154,11 @@ def test_equal_files_are_refused_and_both_are_named(store, tmp_path):
         ({"laion2b": ["bad.parquet"]}, r"sources\.laion2b: bad\.parquet: .*; fetch the file again or leave it out"),
         ({"laion2b": ["torn.parquet"]}, r"sources\.laion2b: torn\.parquet: .*; fetch the file again or leave it out"),
         ({"cc3m": ["folder"]}, "folder: cannot be read"),
+        ({"fmow": ["gone"]}, r"fmow\.metadata: no folder or archive matches .*work/gone; it holds images in the layout tra"),
+        ({"fmow": ["folder"]}, r"fmow\.metadata: folder: holds no image in the layout train/CLASS/CLASS_N/CLASS_N_I_rgb"),
+        ({"fmow": ["ok.tsv"]}, r"fmow\.metadata: ok\.tsv: is not a folder, or an archive .*; unpack it first"),
+        ({"ben": ["set.tar.zst"]}, r"ben\.metadata: set\.tar\.zst: is not .*; unpack it first, and name the folder"),
+        ({"millionaid": Source()}, r"sources\.millionaid: no metadata is named"),
         ({"cc3m": Source(metadata=["ok.tsv"], attributes="gone.parquet")}, r"gone\.parquet: cannot be read"),
         ({"cc3m": Source(enabled=False)}, "no source is enabled"),
     ],
@@ -160,9 +167,46 @@ def test_what_cannot_be_read_is_said_in_one_line(store, tmp_path, sources, says)
     work = tmp_path / "work"
     (work / "folder").mkdir()
     _tsv(work / "ok.tsv", "a\thttp://a.example/1\n")
+    (work / "set.tar.zst").write_bytes(b"x")
     (work / "bad.parquet").write_bytes(b"<html>not what was asked for</html>")
     whole = _parquet(tmp_path / "whole.parquet", 100).read_bytes()
     (work / "torn.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RecipeError, match=says) as caught:
         metadata_slices(_recipe(**sources), store)
     assert "\n" not in str(caught.value)
+
+
+def test_every_folder_and_archive_of_images_is_one_partition(store, tmp_path):
+    pack(tmp_path / "work/images", "a", "folder", fmow_members(1))
+    pack(tmp_path / "work/images", "b", "tar", fmow_members(2))
+    pack(tmp_path / "far", "c", "zip", fmow_members(3))
+    pack(tmp_path / "work", "ben", "folder", v1_members())
+    recipe = _recipe(fmow=["images/*", f"{tmp_path}/far/c.zip"], ben=["ben/"])
+    found = metadata_slices(recipe, store)
+    uris = ["images/a", "images/b.tar", f"{tmp_path}/far/c.zip"]
+    assert sorted(str(item.params["uri"]) for item in found if item.source == "fmow") == sorted(uris)
+    for item in found:
+        assert item.digest == archive_digest(store, str(item.params["uri"]))
+        assert item.partition == f"{item.source}-{item.digest[:12]}-0"
+        assert item.params["source"] == item.source
+    (folder,) = (item for item in found if item.params["uri"] == "images/a")
+    (tmp_path / "work/images/a/train/fountain/fountain_0/fountain_0_0_rgb.jpg").write_bytes(b"longer" * 1000)
+    assert folder.digest not in {item.digest for item in metadata_slices(recipe, store)}
+
+
+def test_two_copies_of_a_folder_are_refused(store, tmp_path):
+    for name in ("a", "b"):
+        pack(tmp_path / "work", name, "folder", fmow_members(1))
+    with pytest.raises(RecipeError, match="a and b are the same file"):
+        metadata_slices(_recipe(fmow=["a", "b"]), store)
+
+
+def test_a_folder_of_images_on_an_object_store(store, tmp_path):
+    memory = fsspec.filesystem("memory")
+    for path, body in fmow_members(1).items():
+        memory.pipe_file(f"/rs5m-frames/{path}", body)
+    try:
+        (found,) = metadata_slices(_recipe(fmow=["memory://rs5m-frames"]), store)
+        assert found.params["uri"] == "memory://rs5m-frames"
+    finally:
+        memory.rm("/rs5m-frames", recursive=True)

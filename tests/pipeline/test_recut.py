@@ -5,6 +5,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from manifests.sources import load_sources
 from manifests.store import Store
 from pipeline.commands_read import show_report
 from pipeline.errors import UserError
@@ -41,7 +42,11 @@ def document(workdir, *overrides):
 
 
 def pool(workdir):
-    return workdir.table("outlier.embed", "scores", *NANO)
+    """The scores of web rows."""
+    survivors = workdir.table("dedup.cluster", "survivors", *NANO)
+    web = [source for source, spec in load_sources().items() if spec.subset == "pub11"]
+    scores = workdir.table("outlier.embed", "scores", *NANO).join(survivors, on="sample_id")
+    return scores.filter(pl.col("source").is_in(web))
 
 
 def test_a_dry_run_shows_what_a_real_one_gives_and_writes_nothing(scored, tmp_path, no_encoder):
@@ -53,11 +58,13 @@ def test_a_dry_run_shows_what_a_real_one_gives_and_writes_nothing(scored, tmp_pa
     manifest = real.manifests(*NANO, *LOOSE)["outlier.cut/all"]
     assert shown["cuts"] == {"vlm": manifest.facts["vlm_cut"], "detector": manifest.facts["detector_cut"]}
     assert shown["pool_rows"] == manifest.facts["pool_rows"] == pool(scored).height
-    rows = {row["source"]: row for row in shown["funnel"]["pub11"]["rows"]}
+    rows = {row["source"]: row for table in shown["funnel"].values() for row in table["rows"]}
     for source, books in manifest.rows.items():
         assert rows[source]["outlier"] == books.left
         assert rows[source]["remain"] == books.kept
-    assert shown["kept_rows"] == sum(books.kept for books in manifest.rows.values())
+    web = [row["source"] for row in shown["funnel"]["pub11"]["rows"]]
+    assert shown["kept_rows"] == sum(books.kept for source, books in manifest.rows.items() if source in web)
+    assert all(books.left == 0 for source, books in manifest.rows.items() if source not in web)
     dropped = {}
     for books in manifest.rows.values():
         for reason, count in books.dropped.items():

@@ -42,9 +42,14 @@ def picture(seed):
 IMAGES = [(f"sample {seed}", picture(seed)) for seed in range(11)]
 
 
-def blip2(folder, *, batch=8, prompt="", lora="", max_tokens=12, candidates=4, **sampling):
+def blip2(folder, *, batch=8, prompt="", lora="", max_tokens=12, candidates=4, precision="fp32", **sampling):
     return Blip2(
-        str(folder), lora, prompt, max_tokens, Sampling(2023, candidates, **sampling), Placement("cpu", "fp32", batch)
+        str(folder),
+        lora,
+        prompt,
+        max_tokens,
+        Sampling(2023, candidates, **sampling),
+        Placement("cpu", precision, batch),
     )
 
 
@@ -82,7 +87,7 @@ def test_near_temperature_zero_it_is_the_models_own_greedy_caption_without_the_p
     model = Blip2ForConditionalGeneration.from_pretrained(folder).eval()
     processor = Blip2Processor.from_pretrained(folder)
     captions = set()
-    for name, image in IMAGES[:6]:
+    for name, image in IMAGES:
         given = processor(images=image, text=prompt or None, return_tensors="pt")
         tokens = model.generate(**given, do_sample=False, max_new_tokens=12)
         theirs = processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
@@ -90,7 +95,7 @@ def test_near_temperature_zero_it_is_the_models_own_greedy_caption_without_the_p
         (ours,) = blip2(folder, prompt=prompt, temperature=1e-6).candidates([(name, image)])
         assert {candidate.text for candidate in ours} == {theirs.removeprefix(prompt).strip()}
         captions.add(theirs)
-    assert len(captions) > 3
+    assert len(captions) > 2
 
 
 def test_the_prompt_steers_and_the_length_is_bounded(folder):
@@ -99,6 +104,17 @@ def test_the_prompt_steers_and_the_length_is_bounded(folder):
     (short,) = blip2(folder, max_tokens=1, candidates=20).candidates(IMAGES[:1])
     assert max(len(candidate.text) for candidate in short) < 12
     assert len({candidate.text for candidate in short}) > 3
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_where_the_query_former_stays_in_full(folder, precision):
+    captioner = blip2(folder, precision=precision, candidates=20)
+    assert {str(weight.dtype) for weight in captioner._model.vision_model.parameters()} != {"torch.float32"}
+    halves, whole = captioner.candidates(IMAGES[:2]), blip2(folder, candidates=20).candidates(IMAGES[:2])
+    assert [[one.seed for one in mine] for mine in halves] == [[one.seed for one in mine] for mine in whole]
+    # Rounded weights write mostly what the exact ones do.
+    equal = sum(a == b for mine, theirs in zip(halves, whole, strict=True) for a, b in zip(mine, theirs, strict=True))
+    assert equal > 10
 
 
 def test_lora_weights_change_what_is_written(folder, tmp_path):

@@ -74,7 +74,7 @@ class Written:
 
 
 def says(monkeypatch, texts):
-    monkeypatch.setattr(CaptionSettings, "make_captioner", lambda self, placement: Written(texts))
+    monkeypatch.setattr(CaptionSettings, "make_captioner", lambda *_: Written(texts))
 
 
 def test_every_candidate_is_kept_with_its_scores(store):

@@ -42,7 +42,7 @@ def judge(first=FIRST, second=SECOND, third=FIRST, *, keep=3, keep_again=2, seen
         name: TableEncoder(table, see)
         for name, table, see in zip("ABR", (first, second, third), seen, strict=True)
     }  # fmt: skip
-    return Judge(encoders, "A", "B", "R", keep, keep_again, count)
+    return Judge(encoders, rank="A", rerank="B", rotate="R", keep=keep, keep_again=keep_again, rotations=count)
 
 
 def judged(chain, texts=TEXTS):
@@ -108,8 +108,11 @@ def test_a_picture_that_gives_no_number_has_no_caption(place, words):
 
 def test_equal_encoders_make_features_once():
     encoder = TableEncoder(FIRST, shaking)
-    Judge({"A": encoder}, "A", "A", "A", 3, 2, 4).judge([picture(), picture(90)], [numbered(), numbered(TEXTS[:2])])
+    chain = Judge({"A": encoder}, rank="A", rerank="A", rotate="A", keep=3, keep_again=2, rotations=4)
+    chain.judge([picture(), picture(90)], [numbered(), numbered(TEXTS[:2])])
     assert encoder.asked_pictures == [[100, 90], [100] * 4, [90] * 4]
+    assert encoder.asked_texts == [TEXTS]
+    chain.judge([picture(80)], [numbered()])
     assert encoder.asked_texts == [TEXTS]
 
 

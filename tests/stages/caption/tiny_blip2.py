@@ -39,7 +39,14 @@ def write_tiny_blip2(folder, **text_changes):
         "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0,
     }  # fmt: skip
     config = Blip2Config(
-        vision_config={**small, "intermediate_size": 64, "image_size": 32, "patch_size": 16},
+        # The default range, 1e-10, would leave nothing of a picture in half precision.
+        vision_config={
+            **small,
+            "intermediate_size": 64,
+            "image_size": 32,
+            "patch_size": 16,
+            "initializer_range": 0.02,
+        },  # fmt: skip
         qformer_config={**small, "intermediate_size": 64, "encoder_hidden_size": 32, "vocab_size": 50},
         text_config=text | text_changes,
         num_query_tokens=QUERIES,
@@ -52,6 +59,7 @@ def write_tiny_blip2(folder, **text_changes):
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.mul_(8)
+        model.query_tokens.normal_()
     model.save_pretrained(folder)
     processor = BlipImageProcessor(size={"height": 32, "width": 32})
     Blip2Processor(processor, tokenizer, num_query_tokens=QUERIES).save_pretrained(folder)

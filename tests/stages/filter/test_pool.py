@@ -11,10 +11,11 @@ from tests.stages.handing import Handed, perform, rows_of
 LOW, HIGH = "0" * 12, "f" * 12
 
 
-def pool(parts, buckets=4, host_cap=1000):
+def pool(parts, buckets=4, host_cap=1000, archive_rows=20_000):
     handed = {name: rows_of("matched", *rows) for name, rows in parts.items()}
     tables = Handed(Store("memory://pool"), {("filter.match", "candidates"): handed})
-    return perform(Pool(), tables, {"filter.buckets": buckets, "filter.host_cap": host_cap})
+    changed = {"filter.buckets": buckets, "filter.host_cap": host_cap, "filter.archive_rows": archive_rows}
+    return perform(Pool(), tables, changed)
 
 
 def row(url, locator=f"{LOW}:0", source="laion2b", text="aerial view"):
@@ -131,3 +132,37 @@ def test_pooling_knows_no_order_and_the_layout_says_where_a_url_is(drawn, bucket
 def test_partitions_are_named_by_bucket():
     names = set(pool({"x": rows(*(f"http://host{n}.org/" for n in range(30)))}, buckets=3).parts("candidates"))
     assert names == {"web-0000", "web-0001", "web-0002"}
+
+
+def frames(source, *paths, digest=LOW):
+    return [
+        row(f"{source}:{path}", f"{digest}:{n}", source=source, text="") | {"subset": "rs3"}
+        for n, path in enumerate(paths)
+    ]
+
+
+def test_images_of_archives_are_cut_in_order_of_their_official_paths():
+    paths = [f"train/x/x_{n}/x_{n}_0_rgb.jpg" for n in (5, 1, 4, 2, 3)]
+    parts = {"a": frames("fmow", *paths), "b": frames("millionaid", "test/P0000001.jpg"), "c": rows("http://a.org/1")}
+    done = pool(parts, archive_rows=2)
+    found = {name: frame["url"].to_list() for name, frame in done.parts("candidates").items() if "-" in name}
+    web = {name for name in found if name.startswith("web-")}
+    assert len(web) == 1
+    ordered = sorted(f"fmow:{path}" for path in paths)
+    assert {name: urls for name, urls in found.items() if name not in web} == {
+        "fmow-0000": ordered[:2], "fmow-0001": ordered[2:4], "fmow-0002": ordered[4:],
+        "millionaid-0000": ["millionaid:test/P0000001.jpg"],
+    }  # fmt: skip
+    assert {source: books.kept for source, books in done.books.items()} == {"fmow": 5, "laion2b": 1, "millionaid": 1}
+
+
+def test_an_image_in_two_archives_is_one_row():
+    again = frames("fmow", "train/x/x_1/x_1_0_rgb.jpg", digest=HIGH)
+    done = pool({"a": frames("fmow", "train/x/x_1/x_1_0_rgb.jpg"), "b": again})
+    assert done.table("candidates").height == 1
+    assert done.result.ledger["locator"].to_list() == [f"{HIGH}:0"]
+
+
+def test_archives_have_no_part_in_the_layout_of_hosts():
+    done = pool({"a": frames("fmow", *(f"train/x/x_{n}/x_{n}_0_rgb.jpg" for n in range(9)))}, host_cap=1)
+    assert done.result.facts["layout"]["spread"] == []

@@ -44,7 +44,7 @@ DEVELOPMENT: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("us soldiers look at aerial photos", ()),
     ("US Geological Survey aerial photo of Anchorage, AK", ("US", "Anchorage", "AK")),
     (
-        "\u0412\u0438\u0434 \u0441\u043e \u0441\u043f\u0443\u0442\u043d\u0438\u043a\u0430 \u041c\u043e\u0441\u043a\u0432\u044b",
+        "\u0412\u0438\u0434 \u041c\u043e\u0441\u043a\u0432\u044b",
         (),
     ),
     ("\u6771\u4eac\u306e\u885b\u661f\u753b\u50cf", ()),
