@@ -146,6 +146,67 @@ def gc(
     raise typer.Exit(code)
 
 
+@app.command()
+def recut(
+    recipe: RecipeOption = "",
+    workdir: WorkdirOption = "",
+    set_: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would remain; nothing is written.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the funnel under other outlier thresholds, and a heat map over both; no model is touched."""
+    from pipeline.recut import recut as recut_pool
+
+    with _one_line_errors():
+        settings, store = _open_existing(recipe, workdir, set_ or [])
+        code = recut_pool(settings, store, dry_run=dry_run, as_json=as_json, arguments=sys.argv[1:])
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(
+    recipe: RecipeOption = "",
+    workdir: WorkdirOption = "",
+    shards: Annotated[
+        str, typer.Option(help="Local tars to train from, e.g. 'tars/{train,val}/*.tar'. Default: the build's release.")
+    ] = "",
+    set_: SetOption = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only print settings, steps and a memory estimate.")] = False,
+) -> None:
+    """Train a CLIP on the released tars; resumes at the very step. Under torchrun every process runs this."""
+    from pipeline.commands_train import run_train
+
+    with _one_line_errors():
+        settings, store = _open_to_train(recipe, workdir, set_ or [], needs_build=not shards)
+        code = run_train(settings, store, shards, plan=plan)
+    raise typer.Exit(code)
+
+
+detector = typer.Typer(no_args_is_help=True, help="The remote-sensing detector of the outlier stage.")
+app.add_typer(detector, name="detector")
+
+
+@detector.command("fit")
+def detector_fit(
+    positive: Annotated[list[str], typer.Option(help="Folder of remote-sensing pictures. Repeatable.")],
+    negative: Annotated[list[str], typer.Option(help="Folder of other pictures. Repeatable.")],
+    encoder: Annotated[str, typer.Option(help="The encoder the head stands on, as in outlier.encoder.")] = "mini",
+    out: Annotated[str, typer.Option(help="The head's file; its evaluation is written beside it as .json.")] = (
+        "detector.safetensors"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the 7:1:2 split.")] = 2023,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a detector head on pictures of your own and say how well it does on pictures it has not seen."""
+    from pipeline.detector import FitOptions, fit_detector
+
+    with _one_line_errors():
+        code = fit_detector(FitOptions(positive, negative, encoder, out, seed, device, batch), as_json=as_json)
+    raise typer.Exit(code)
+
+
 def main() -> None:
     """Run the command line."""
     app()
@@ -170,6 +231,13 @@ def _open_existing(recipe: str, workdir: str, overrides: list[str]) -> tuple[Rec
     settings = override_recipe(settings, overrides)
     open_workdir(store, settings.name, create=False)
     return settings, store
+
+
+def _open_to_train(recipe: str, workdir: str, overrides: list[str], *, needs_build: bool) -> tuple[Recipe, Store]:
+    """Open a workdir for training; one that holds nothing but training is made when tars are named."""
+    if needs_build:
+        return _open_existing(recipe, workdir, overrides)
+    return _open(recipe or "mini", workdir, overrides)
 
 
 def _store(uri: str) -> Store:

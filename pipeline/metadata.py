@@ -15,11 +15,12 @@ from manifests.recipe import Recipe
 from manifests.recipe_files import RecipeError
 from manifests.sources import SourceSpec, load_sources
 from manifests.store import Store
-from stages.archives import ArchiveError, folder_digest, kind_of, open_archive
+from stages.archives import folder_digest, kind_of, open_archive
 from stages.filter.archive_scan import no_images
 from stages.filter.parquet import row_groups
 from stages.filter.rows import MetadataError
 from stages.layouts import EXPECTED, find_frames
+from stages.members import ArchiveError
 from stages.uris import is_absolute, located, named, open_uri
 
 PARTITION_ROWS = 4_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from manifests.canonical import canonical_digest
+from manifests.canonical import canonical_digest, canonical_json
 from manifests.models import FOLDER, Head, resolve
 from stages.step import ModelMissingError
 
 SHIPPED = ("mini", "nano")
+_ABOUT = "detector"
 _MAX_BYTES = 1 << 26
 _FIT = "rs5m-build detector fit --positive DIR --negative DIR"
 
@@ -83,7 +85,9 @@ def load_detector(name_or_file: str, key: str) -> Detector:
 
 
 def save_detector(path: Path, weight: ArrayLike, bias: float, metadata: Mapping[str, str]) -> None:
-    """Write a head as safetensors: ``weight`` float32 [F], ``bias`` float32 [1], and text metadata.
+    """Write a head as safetensors: ``weight`` float32 [F], ``bias`` float32 [1], and text metadata as one JSON entry.
+
+    Equal heads are equal bytes: the library writes several entries in an order of its own.
 
     Args:
         path: The file, replaced in place.
@@ -99,10 +103,10 @@ def save_detector(path: Path, weight: ArrayLike, bias: float, metadata: Mapping[
     values = np.ascontiguousarray(weight, dtype=np.float32)
     if values.ndim != 1 or not np.isfinite(values).all() or not np.isfinite(bias):
         raise ValueError(f"a head is a vector of finite numbers, not {list(values.shape)}")
-    told = {**metadata, "features": str(len(values))}
+    told = canonical_json({**metadata, "features": str(len(values))}).decode()
     tensors = {"weight": values, "bias": np.array([bias], dtype=np.float32)}
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(save(tensors, metadata=dict(sorted(told.items()))))
+    temporary.write_bytes(save(tensors, metadata={_ABOUT: told}))
     temporary.replace(path)
 
 
@@ -140,9 +144,11 @@ def _read(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
         raise ValueError(f"{size} bytes")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+    return tensors, {str(name): str(value) for name, value in dict(about).items()}
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:

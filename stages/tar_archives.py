@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
-from stages.archives import Archive, ArchiveError, Piece
+from stages.members import Archive, ArchiveError, Piece
 from stages.tars import BLOCK_BYTES
 
 # Names and attributes stand in headers that tarfile reads whole: a packed header of gigabytes stops here.

@@ -13,11 +13,12 @@ from PIL import Image, features
 
 from manifests.sources import SourceSpec
 from manifests.store import Store
-from stages.archives import Piece, open_archive
+from stages.archives import open_archive
 from stages.download.answers import EMPTY, Answer, Limits
 from stages.download.media import HEAD_BYTES, describe, sniff
 from stages.geotiff import Band, BandError, read_band
 from stages.layouts import Frame, find_frames, url_of
+from stages.members import Piece
 from stages.uris import named
 
 BANDS = ("B04", "B03", "B02")

@@ -18,12 +18,13 @@ from manifests.schemas import TABLES
 from manifests.sources import SourceSpec
 from manifests.store import Store
 from manifests.tables import empty_frame
-from stages.archives import Archive, ArchiveError, Piece, open_archive
+from stages.archives import open_archive
 from stages.filter.rows import MetadataError
 from stages.filter.sidecars import MAX_SIDECAR_BYTES, Facts, from_band, read_bigearthnet, read_fmow
 from stages.filter.values import canonical, detail
 from stages.geotiff import BandError, read_place
 from stages.layouts import EXPECTED, Frame, find_frames, url_of
+from stages.members import Archive, ArchiveError, Piece
 
 _CHUNK_ROWS = 10_000
 _MAX_TABLE_BYTES = 1 << 28

@@ -204,6 +204,9 @@ class _Caption:
 
 def _city_counts(caption: _Caption, match: _Match, before: str) -> bool:
     people = match.places[0].population
+    written = caption.text[match.start : match.end]
+    if len(written) <= 4 and written.isupper() and not caption.shouts:  # an acronym
+        return False
     cued = before in _CUES and len(match.key) > 3
     if not caption.capital(match.first) or caption.shouts:
         return (people >= LARGE_PEOPLE and len(match.key) > 3) or cued

@@ -1,7 +1,7 @@
 """Names of places by NLTK's tagger and named-entity chunker: what the paper says it used.
 
 `nltk.ne_chunk` reads its models anew at every call, about 7 captions a second; here they are read once. The features
-and weights are NLTK's own, the sums are made from one table look-up a feature, and the labels are the same (tested).
+and weights are NLTK's own, the sums are vectors over all labels at once, and the labels are the same (tested).
 Models are read from NLTK's json and tab files; nothing is unpickled.
 """
 
@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stages.geo.ner import Named, unique
 from stages.step import ModelMissingError
@@ -33,6 +36,7 @@ _ABSENT = (
 )
 
 
+Key = TypeVar("Key", bound=Hashable)
 Pairs = list[tuple[str, str]]
 
 
@@ -48,8 +52,33 @@ class _Chunker(Protocol):
     def tag(self, tokens: Pairs) -> list[tuple[tuple[str, str], str]]: ...
 
 
+class _Rows(Generic[Key]):
+    """Weights of every label by feature, as vectors that are made when a feature is first seen.
+
+    Sums are in float64 and in the order of the features, as NLTK's own are.
+    """
+
+    def __init__(self, weights: Mapping[Key, Sequence[tuple[int, float]]], labels: int) -> None:
+        self._weights = weights
+        self._labels = labels
+        self._made: dict[Key, NDArray[np.float64]] = {}
+
+    def total(self, features: Iterable[Key]) -> NDArray[np.float64]:
+        total = np.zeros(self._labels)
+        for feature in features:
+            row = self._made.get(feature)
+            if row is None:
+                if feature not in self._weights:
+                    continue
+                row = self._made[feature] = np.zeros(self._labels)
+                for label, weight in self._weights[feature]:
+                    row[label] += weight
+            total += row
+        return total
+
+
 class _Classifier:
-    """NLTK's maximum-entropy classifier over a table from (feature, value) to the weights of every label."""
+    """NLTK's maximum-entropy classifier of chunks."""
 
     def __init__(
         self,
@@ -58,25 +87,38 @@ class _Classifier:
         labels: Sequence[str],
         alwayson: Mapping[str, int] | None,
     ) -> None:
-        self._labels = list(labels)
+        # Labels from last to first, because NLTK breaks ties by the last label, and argmax by the first.
+        self._labels = sorted(labels, reverse=True)
         place = {label: index for index, label in enumerate(self._labels)}
-        self._table: dict[tuple[str, object], list[tuple[int, float]]] = {}
+        table: dict[tuple[str, object], list[tuple[int, float]]] = {}
         for (name, value, label), number in mapping.items():
-            self._table.setdefault((name, value), []).append((place[label], float(weights[number])))
+            table.setdefault((name, value), []).append((place[label], float(weights[number])))
         bias = alwayson or {}
-        self._bias = [float(weights[bias[label]]) if label in bias else 0.0 for label in self._labels]
+        self._bias = np.array([float(weights[bias[label]]) if label in bias else 0.0 for label in self._labels])
+        self._rows = _Rows(table, len(self._labels))
 
     def labels(self) -> list[str]:
         return self._labels
 
     def classify(self, features: Mapping[str, object]) -> str:
-        scores = [0.0] * len(self._labels)
-        for feature in features.items():
-            for label, weight in self._table.get(feature, ()):
-                scores[label] += weight
-        # NLTK adds the bias last and breaks ties by label.
-        best = max((s + b, label) for s, b, label in zip(scores, self._bias, self._labels, strict=True))
-        return best[1]
+        scores = self._rows.total(features.items()) + self._bias
+        return self._labels[int(scores.argmax())]
+
+
+class _Perceptron:
+    """NLTK's averaged perceptron of parts of speech; takes the place of a `PerceptronTagger`'s ``model``."""
+
+    def __init__(self, weights: Mapping[str, Mapping[str, float]], classes: Iterable[str]) -> None:
+        self.classes = set(classes)
+        self._labels = sorted(self.classes, reverse=True)
+        place = {label: index for index, label in enumerate(self._labels)}
+        table = {feature: [(place[n], w) for n, w in row.items()] for feature, row in weights.items()}
+        self._rows = _Rows(table, len(self._labels))
+
+    def predict(self, features: Mapping[str, int], return_conf: bool = False) -> tuple[str, None]:
+        """Return the likeliest part of speech; every feature counts once, and confidence is never asked for."""
+        del return_conf
+        return self._labels[int(self._rows.total(features).argmax())], None
 
 
 class NltkTagger:
@@ -141,17 +183,29 @@ def load_nltk() -> NltkTagger:
     for folder in reversed(os.environ.get("NLTK_DATA", "").split(os.pathsep)):
         if folder and folder not in nltk.data.path:
             nltk.data.path.insert(0, folder)
+    missing = next((name for name in _FILES if not _is_there(name)), None)
+    if missing:
+        raise ModelMissingError(_ABSENT.format(missing))
     try:
         versions = {"nltk": nltk.__version__, "nltk_data": _digest()}
         chunker = NEChunkParserTagger(classifier=_Classifier(*load_maxent_params(nltk.data.find(_CHUNKER))))
-        tagger = NltkTagger(NLTKWordTokenizer(), PerceptronTagger(lang="eng"), chunker, versions)
+        pos = PerceptronTagger(lang="eng")
+        pos.model = _Perceptron(pos.model.weights, pos.classes)
+        tagger = NltkTagger(NLTKWordTokenizer(), pos, chunker, versions)
         tagger.labels("Paris")
-    except LookupError as error:
-        missing = re.search(r"[a-z_]+/[\w/.\-]+", str(error))
-        raise ModelMissingError(_ABSENT.format(missing.group() if missing else "no package of it")) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise ModelMissingError(_ABSENT.format(f"unreadable: {str(error).splitlines()[0]}")) from None
     return tagger
+
+
+def _is_there(name: str) -> bool:
+    from nltk.data import find
+
+    try:
+        find(name)
+    except LookupError:
+        return False
+    return True
 
 
 def _digest() -> str:

@@ -22,7 +22,7 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 LEAST_IMAGES = 10
 """Images of each kind below which the tenth for validation would be empty."""
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Inverse regularisations C that validation chooses from."""
 
 _TRAIN_TENTHS, _VAL_TENTHS = 7, 1

@@ -154,8 +154,14 @@ def test_equal_files_are_refused_and_both_are_named(store, tmp_path):
         ({"laion2b": ["bad.parquet"]}, r"sources\.laion2b: bad\.parquet: .*; fetch the file again or leave it out"),
         ({"laion2b": ["torn.parquet"]}, r"sources\.laion2b: torn\.parquet: .*; fetch the file again or leave it out"),
         ({"cc3m": ["folder"]}, "folder: cannot be read"),
-        ({"fmow": ["gone"]}, r"fmow\.metadata: no folder or archive matches .*work/gone; it holds images in the layout tra"),
-        ({"fmow": ["folder"]}, r"fmow\.metadata: folder: holds no image in the layout train/CLASS/CLASS_N/CLASS_N_I_rgb"),
+        (
+            {"fmow": ["gone"]},
+            r"fmow\.metadata: no folder or archive matches .*work/gone; it holds images in the layout tra",
+        ),
+        (
+            {"fmow": ["folder"]},
+            r"fmow\.metadata: folder: holds no image in the layout train/CLASS/CLASS_N/CLASS_N_I_rgb",
+        ),
         ({"fmow": ["ok.tsv"]}, r"fmow\.metadata: ok\.tsv: is not a folder, or an archive .*; unpack it first"),
         ({"ben": ["set.tar.zst"]}, r"ben\.metadata: set\.tar\.zst: is not .*; unpack it first, and name the folder"),
         ({"millionaid": Source()}, r"sources\.millionaid: no metadata is named"),
@@ -207,6 +213,6 @@ def test_a_folder_of_images_on_an_object_store(store, tmp_path):
         memory.pipe_file(f"/rs5m-frames/{path}", body)
     try:
         (found,) = metadata_slices(_recipe(fmow=["memory://rs5m-frames"]), store)
-        assert found.params["uri"] == "memory://rs5m-frames"
+        assert found.params["uri"] == "memory:///rs5m-frames"
     finally:
         memory.rm("/rs5m-frames", recursive=True)

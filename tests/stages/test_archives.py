@@ -10,7 +10,8 @@ import fsspec
 import pytest
 
 from manifests.store import Store
-from stages.archives import ArchiveError, archive_digest, inside, open_archive
+from stages.archives import archive_digest, open_archive
+from stages.members import ArchiveError, inside
 from tests.stages.archive_making import KINDS, add, pack
 
 MEMBERS = {"b/2.txt": b"two" * 900, "a.txt": b"one", "b/empty.txt": b"", "b/c/3.txt": b"3" * 512}

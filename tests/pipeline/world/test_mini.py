@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.world.build import build_world
 from pipeline.world.draft import SOURCES
 from pipeline.world.notice import notice
 
@@ -25,10 +24,8 @@ _KEYWORDS = re.compile(
 
 
 @pytest.fixture(scope="module")
-def mini(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("mini")
-    build_world("mini", folder, print)
-    return folder
+def mini(mini_workdir) -> Path:
+    return mini_workdir / "world"
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,9 @@ def test_images_are_taken_as_they_are(store, tmp_path, kind):
 
 
 def test_what_is_no_image_leaves_with_a_reason(store, tmp_path):
-    members = {f"test/P000000{n}.jpg": body for n, body in enumerate([jpeg(), b"words", PNG.getvalue(), b"", jpeg(side=600)])}
+    members = {
+        f"test/P000000{n}.jpg": body for n, body in enumerate([jpeg(), b"words", PNG.getvalue(), b"", jpeg(side=600)])
+    }
     done = taken(store, tmp_path, "millionaid", members, "zip", download__media=["jpeg"], download__max_bytes=5000)
     assert reasons(done) == {
         "millionaid:test/P0000001.jpg": "not_image", "millionaid:test/P0000002.jpg": "not_image",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.identity import sample_id
@@ -235,6 +235,7 @@ NAMES = st.sampled_from(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=60) | st.dictionaries(NAMES, JSON | st.lists(st.dictionaries(NAMES, JSON))).map(
     lambda said: json.dumps(said).encode()))  # fmt: skip
 def test_no_sidecar_is_too_odd(body):

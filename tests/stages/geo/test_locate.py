@@ -214,7 +214,7 @@ def test_real_bigearthnet_patches():
 
 
 def test_a_country_that_the_sidecar_names_is_taken_over():
-    extra = {"corners": {"ulx": 528000, "uly": 7193000, "lrx": 529200, "lry": 7191800}, "epsg": 32635}
+    extra = {"corners": {"ulx": 622800, "uly": 7197000, "lrx": 624000, "lry": 7195800}, "epsg": 32635}
     assert place({"source": "ben", "extra": extra})["country"] == "Russia"
     assert place({"source": "ben", "extra": extra | {"country": "Finland"}})["country"] == "Finland"
     assert place({"source": "ben", "extra": extra | {"country": "Atlantis"}})["country"] == "Russia"

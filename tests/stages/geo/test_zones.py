@@ -1,5 +1,3 @@
-from datetime import datetime
-
 import pytest
 import utm
 from hypothesis import assume, given
@@ -68,7 +66,8 @@ def test_seasons():
         ("2012-04-02T10:32:22Z", Moment(2012, 4, 2, 10)), ("2017-06-17 11:33:21", Moment(2017, 6, 17, 11)),
         ("2008-07-20 14:25:17.0", Moment(2008, 7, 20, 14)), ("2008-07-20", Moment(2008, 7, 20, None)),
         ("2008-07", Moment(2008, 7, None, None)), ("2008-13", None), ("1400000000", Moment(2014, 5, 13, 16)),
-        (1400000000.5, Moment(2014, 5, 13, 16)), ("null", None), ("", None), (None, None), ("0000-00-00 00:00:00", None),
+        (1400000000.5, Moment(2014, 5, 13, 16)), ("null", None), ("", None), (None, None),
+        ("0000-00-00 00:00:00", None),
         (True, None), ("1e400", None), (float("nan"), None), ("2020-05-01T23:00:00-08:00", Moment(2020, 5, 1, 23)),
     ],
 )  # fmt: skip
@@ -82,7 +81,7 @@ def test_any_time_is_read_or_none(taken_at):
     assert known is None or 1 <= known.month <= 12
 
 
-@given(st.datetimes(min_value=datetime(1950, 1, 1)))
+@given(st.datetimes())
 def test_times_read_back(when):
     known = moment(when.isoformat())
     assert known == Moment(when.year, when.month, when.day, when.hour)

@@ -1,12 +1,15 @@
+import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from stages.train.checkpoint import checkpoints, read_progress
@@ -45,19 +48,20 @@ def test_stopped_and_gone_on_is_bit_for_bit_a_run_that_never_stopped(folder, tar
     assert len(losses(tmp_path / "whole")) == 8
 
 
-def run(*arguments, ranks=1):
-    python = [sys.executable]
-    if ranks > 1:
-        python += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    script = str(Path(__file__).with_name("training.py"))
+def run(*arguments, **environment):
     return subprocess.Popen(
-        [*python, script, *map(str, arguments)],
+        [sys.executable, Path(__file__).with_name("training.py"), *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, **NO_NETWORK, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **NO_NETWORK, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
 
 
 def test_a_killed_training_goes_on_from_its_last_checkpoint(folder, tar, tmp_path):
@@ -77,9 +81,11 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(folder, tar, tmp_pat
 
 def test_two_ranks_train_as_one(folder, tmp_path):
     tar = write_tar(tmp_path / "a.tar", pairs(64))
-    process = run(tmp_path / "two", folder, tar, 4, 0, ranks=2)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    started = [run(tmp_path / "two", folder, tar, 4, 0, RANK=r, LOCAL_RANK=r, **meeting) for r in "01"]
+    for process in started:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
     one = train(tmp_path / "one", folder, tar, steps=4)
     two = checkpoints(tmp_path / "two")[-1]
     for own, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
@@ -103,9 +109,9 @@ def test_a_batch_done_in_parts_is_the_batch(folder, tmp_path):
 def test_sixty_four_pairs_can_be_learnt_by_heart(folder, tmp_path):
     tar = write_tar(tmp_path / "a.tar", pairs(64))
     done = train(
-        tmp_path / "out", folder, tar, steps=60, batch=64, transform="eval", validation=tar, grad_clip_norm=0.0
+        tmp_path / "out", folder, tar, steps=45, batch=64, transform="eval", validation=tar, grad_clip_norm=0.0
     )
-    before, after = done.recall[0], done.recall[60]
+    before, after = done.recall[0], done.recall[45]
     assert before["image_to_text_R@1"] < 0.1
     assert (after["image_to_text_R@1"], after["text_to_image_R@1"], after["pairs"]) == (1.0, 1.0, 64)
 
@@ -124,7 +130,7 @@ def test_what_is_logged_and_kept(folder, tar, tmp_path):
     }  # fmt: skip
     assert records[1]["images_per_s"] > 0
     assert [path.name for path in checkpoints(tmp_path / "out")] == ["checkpoint-0000006", "checkpoint-0000007"]
-    assert done.skipped == {"undecodable": 2, "empty_caption": 0}
+    assert done.skipped == {"undecodable": 3, "empty_caption": 0}  # once an epoch
     assert not list((tmp_path / "out").glob(".tmp*"))
 
 
@@ -186,9 +192,6 @@ def test_a_checkpoint_loads_in_plain_open_clip_with_equal_features(folder, tar, 
     tokenizer = open_clip.get_tokenizer(f"local-dir:{moved}")
     trainee = tiny_trainee(moved)
     chunk = samples_of(trainee, tar)[0, [0, 1, 2]]
-    from PIL import Image
-    import io
-
     pictures = torch.stack([preprocess(Image.open(io.BytesIO(pair(n)[0])).convert("RGB")) for n in range(3)])
     assert torch.equal(pictures, chunk.images)
     with torch.inference_mode():

