@@ -140,13 +140,25 @@ def load_gazetteer(id_: str = "geonames-1") -> Gazetteer:
     Raises:
         GazetteerError: There is none of that name, or its table is not the pinned one.
     """
+    table, lists = _files(id_)
+    return build_gazetteer(id_, gazetteer_digest(id_), table.decode("utf-8"), tomllib.loads(lists.decode("utf-8")))
+
+
+@cache
+def gazetteer_digest(id_: str) -> str:
+    """Return a gazetteer's digest without building its index (some 20 ms).
+
+    Raises:
+        GazetteerError: As `load_gazetteer`.
+    """
+    return hashlib.sha256(b"".join(_files(id_))).hexdigest()
+
+
+def _files(id_: str) -> tuple[bytes, bytes]:
     pins: dict[str, Any] = tomllib.loads((FOLDER / "pins.toml").read_text("utf-8"))
     if id_ not in pins:
         raise GazetteerError(f"geo.gazetteer: no gazetteer {id_!r}; known: {', '.join(sorted(pins))}")
-    table = read_pinned(FOLDER / pins[id_]["file"], pins[id_]["sha256"])
-    lists = (FOLDER / "names.toml").read_bytes()
-    digest = hashlib.sha256(table + lists).hexdigest()
-    return build_gazetteer(id_, digest, table.decode("utf-8"), tomllib.loads(lists.decode("utf-8")))
+    return read_pinned(FOLDER / pins[id_]["file"], pins[id_]["sha256"]), (FOLDER / "names.toml").read_bytes()
 
 
 def read_pinned(path: Path, sha256: str) -> bytes:

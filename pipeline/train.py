@@ -191,7 +191,10 @@ def _planned(
         )
     if settings.precision == "amp_fp16" and ranks.device == "cpu":
         raise UserError('train.precision = "amp_fp16" needs a GPU; on the CPU use "fp32" or "amp_bf16"')
-    spec = resolve(settings.model, "train.model")
+    try:
+        spec = resolve(settings.model, "train.model")
+    except ValueError as error:
+        raise UserError(str(error)) from error
     commits = CommitStore(store)
     shards = _shards(store, commits, pattern, ranks)
     paths = at_hand(store, shards, say, check=ranks.local == 0)

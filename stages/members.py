@@ -54,7 +54,10 @@ class Archive(ABC):
     Attributes:
         name: Its own name without a suffix.
         ignored: Members that were passed over, known once it is listed.
+        streamed: Whether each `read_many` costs a pass over the whole archive.
     """
+
+    streamed = False
 
     def __init__(self, name: str) -> None:
         self.name = name

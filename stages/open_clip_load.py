@@ -156,14 +156,15 @@ def _hub_folder(target: str) -> Path:
 
 def _created(name: str, told: dict[str, Any]) -> tuple[Any, Callable[[Image.Image], Tensor], Any]:
     """Create model, preprocessing and tokenizer."""
-    import open_clip
     from safetensors import SafetensorError
 
-    if not name.startswith("local-dir:"):
-        _check_tag(name, told["pretrained"])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside timm and transformers say nothing to a user
+            import open_clip
+
+            if not name.startswith("local-dir:"):
+                _check_tag(name, told["pretrained"])
             model, _, preprocess = open_clip.create_model_and_transforms(name, **told)
             return model, preprocess, open_clip.get_tokenizer(name)
     except (SafetensorError, *_NOT_HAD) as error:
@@ -194,11 +195,11 @@ def _why(error: BaseException, name: str, told: dict[str, Any]) -> str:
     text = str(error)
     if found := _SHAPES.search(text):
         return (
-            f"the weights do not fit {name}: {found['name']} has shape {found['has']}, the model wants {found['wants']}"
+            f"the weights do not fit: {found['name']} has shape {found['has']}, the model wants {found['wants']}"
         )
     if found := _KEYS.search(text):
         names = found["names"].split(", ")
-        return f"the weights do not fit {name}: {len(names)} {found['what'].lower()} tensors, the first is {names[0]}"
+        return f"the weights do not fit: {len(names)} {found['what'].lower()} tensors, the first is {names[0]}"
     if name.startswith("local-dir:"):
         return f"{name.partition(':')[2]} cannot be loaded: {_one_line(error)}"
     return (

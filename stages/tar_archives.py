@@ -31,7 +31,7 @@ class TarArchive(Archive):
         super().__init__(name)
         self._uri = uri
         self._file = file
-        self._packed = packed
+        self._packed = self.streamed = packed
 
     def _scan(self) -> Iterator[tuple[str, int | None, tuple[int, int]]]:
         for info, _ in self._entries():

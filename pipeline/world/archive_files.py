@@ -11,7 +11,7 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,9 @@ Reflectances = NDArray[np.uint16]
 
 FMOW, BIGEARTHNET, MILLIONAID = "archives/fmow", "archives/bigearthnet", "archives/millionaid"
 """Paths in a world, MillionAID's without the suffix of its archive."""
+
+NO_COUNTRY = "XXX"
+"""A country code that does not exist, as some of fMoW's do not."""
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -78,11 +81,12 @@ def add_fmow(draft: Draft, label: str, number: int, picture: Picture, ground: Gr
     for variant, shown in (("rgb", whole), ("msrgb", half)):
         frame = f"train/{label}/{label}_{number}/{label}_{number}_0_{variant}"
         body = encode(np.asarray(shown), "jpeg").body
-        sidecar = _fmow_sidecar(label, frame, shown.size, ground, boxes=boxes)
+        gsd_m = ground.gsd_m * whole.width / shown.width
+        sidecar = _fmow_sidecar(label, frame, shown.size, replace(ground, gsd_m=gsd_m), boxes=boxes)
         draft.files[f"{FMOW}/{frame}.json"] = sidecar
         staged = "a tile in fMoW's layout; time, angles and boxes of its sidecar are invented"
         notes = [staged] + ([] if boxes else ["its sidecar has no boxes"])
-        notes += [] if ground.country.isalpha() and ground.country != "XXX" else ["its country code does not exist"]
+        notes += ["its country code does not exist"] if ground.country == NO_COUNTRY else []
         _add(draft, "fmow", FMOW, f"{frame}.jpg", body, picture, "; ".join(notes))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.world.archive_files import (
     BANDS,
     MILLIONAID,
+    NO_COUNTRY,
     Ground,
     add_fmow,
     add_millionaid,
@@ -20,17 +21,21 @@ from pipeline.world.archive_files import (
     add_patch,
     band_tiff,
 )
+from pipeline.world.captions import SENTENCES
 from pipeline.world.draft import Draft, Picture
 from pipeline.world.errors import WorldError
 from pipeline.world.scenes import scene_bytes, scenes
 
-# Outlines: the 1 km tiles of two NEON scenes and the surroundings of a drone's position (scenes.toml).
+# Outlines of the 1 km tiles of two NEON scenes (scenes.toml); those of the lake are its own pixels'.
 _YELL1 = Ground("USA", "12T", -110.48029, 44.94525, -110.46753, 44.9542, 0.1)
 _YELL2 = Ground("USA", "12T", -110.64502, 44.95488, -110.63228, 44.96385, 0.1)
-_AWPE = Ground("USA", "15T", -94.3496, 45.0374, -94.348, 45.0386, 0.05)
-_FMOW = (("yell1", "park", _YELL1, 4), ("yell2", "park", _YELL2, 4), ("awpe", "lake_or_pond", _AWPE, 4))
+_PARKS = (("yell1", _YELL1, 4), ("yell2", _YELL2, 4))
+_LAKES = 4
+_LAKE_CLASSES = ("salt_lake_water", "salt_lake_shore")
+# The Landsat scene is plate carree: its upper left corner and degrees a pixel.
+_LAKE_WEST, _LAKE_NORTH, _LAKE_DEGREES, _LAKE_GSD_M, _TILE_PX = -112.909, 41.006, 0.000269, 30.0, 256
 _NO_BOXES, _NO_COUNTRY = ("lake_or_pond", 3), ("park", 7)
-_MILLIONAID = (("slc_rgb", 6), ("sfbay", 6), ("bahamas", 3), ("bmng", 7), ("rmnp", 2))
+_MILLIONAID = (("awpe", 5), ("sfbay", 6), ("bahamas", 3), ("bmng", 8), ("rmnp", 2))
 _ARCHIVE = f"{MILLIONAID}.zip"
 # Copies of real patches under names of their own, damaged.
 _NO_BAND = ("S2A_MSIL2A_20170617T113321_36_85", "S2A_MSIL2A_20170617T113321_90_90", "B03")
@@ -52,13 +57,15 @@ def add_archives(draft: Draft, pictures: Sequence[Picture], wheel_paths: dict[st
     for picture in pictures:
         if picture.kind == "tile" and picture.image.suffix == "jpg":
             of_scene.setdefault(picture.group.removeprefix("world:"), []).append(picture)
-    numbers = dict.fromkeys(("park", "lake_or_pond"), 0)
-    for scene, label, ground, count in _FMOW:
-        for picture in _spread(of_scene[scene], count):
-            place = (label, numbers[label])
-            told = replace(ground, country="XXX") if place == _NO_COUNTRY else ground
+    parks = [(picture, ground) for scene, ground, count in _PARKS for picture in _spread(of_scene[scene], count)]
+    water = {text for kind in _LAKE_CLASSES for text in SENTENCES[kind]}
+    shown = [picture for picture in of_scene["slc_rgb"] if water & set(picture.texts)]
+    lakes = [(picture, _lake_ground(picture)) for picture in _spread(shown, _LAKES)]
+    for label, locations in (("park", parks), ("lake_or_pond", lakes)):
+        for number, (picture, ground) in enumerate(locations):
+            place = (label, number)
+            told = replace(ground, country=NO_COUNTRY) if place == _NO_COUNTRY else ground
             add_fmow(draft, *place, picture, told, boxes=place != _NO_BOXES)
-            numbers[label] += 1
     number = 0
     for scene, count in _MILLIONAID:
         for picture in _spread(of_scene[scene], count):
@@ -66,6 +73,15 @@ def add_archives(draft: Draft, pictures: Sequence[Picture], wheel_paths: dict[st
             add_millionaid(draft, _ARCHIVE, number, picture)
     add_millionaid_failures(draft, _ARCHIVE, number + 1, of_scene["sfbay"][-1].image)
     _add_patches(draft, wheel_paths)
+
+
+def _lake_ground(picture: Picture) -> Ground:
+    """Return where a tile of the Landsat scene lies, by the corner in its name."""
+    y, x = (int(part) for part in picture.name.split("-")[-2:])
+    west, north = _LAKE_WEST + x * _LAKE_DEGREES, _LAKE_NORTH - y * _LAKE_DEGREES
+    side = _TILE_PX * _LAKE_DEGREES
+    west, south, east, north = (round(degrees, 6) for degrees in (west, north - side, west + side, north))
+    return Ground("USA", "12T", west, south, east, north, _LAKE_GSD_M)
 
 
 def _spread(pictures: Sequence[Picture], count: int) -> Iterator[Picture]:

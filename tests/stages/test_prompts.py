@@ -9,7 +9,11 @@ def test_the_papers_prompts():
     said = prompts("rs5m-33")
     assert len(said) == len(set(said)) == 33
     assert {"an aerial image.", "a remote sensing image.", "a satellite image."} <= set(said)
-    assert {"a low resolution aerial image.", "a jpeg corrupted satellite image.", "a good remote sensing image."} <= set(said)
+    assert {
+        "a low resolution aerial image.",
+        "a jpeg corrupted satellite image.",
+        "a good remote sensing image.",
+    } <= set(said)
     assert all(text.endswith(" image.") and "  " not in text for text in said)
     for kind in ("remote sensing", "aerial", "satellite"):
         assert sum(kind in text for text in said) == 11

@@ -13,6 +13,9 @@ def made(tmp_path):
     path, body = tmp_path / "thing-1.0-py3-none-any.whl", b"numbers" * 1000
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("thing/data.bin", body)
+        archive.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
+        archive.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("thing-1.0.dist-info/RECORD", "")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Wheel("thing", "1.0", path.name, path.stat().st_size, digest, "MIT"), path, body
 

@@ -34,19 +34,14 @@ def write_tiny_blip2(folder, **text_changes):
         additional_special_tokens=["<image>"],
     )  # fmt: skip
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    # The default range, 1e-10, would leave nothing of a picture in half precision.
+    picture = {**small, "initializer_range": 0.02}
     text = {
         "model_type": "opt", **small, "ffn_dim": 64, "word_embed_proj_dim": 32, "vocab_size": len(tokenizer),
         "max_position_embeddings": 128, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0,
     }  # fmt: skip
     config = Blip2Config(
-        # The default range, 1e-10, would leave nothing of a picture in half precision.
-        vision_config={
-            **small,
-            "intermediate_size": 64,
-            "image_size": 32,
-            "patch_size": 16,
-            "initializer_range": 0.02,
-        },  # fmt: skip
+        vision_config={**picture, "intermediate_size": 64, "image_size": 32, "patch_size": 16},
         qformer_config={**small, "intermediate_size": 64, "encoder_hidden_size": 32, "vocab_size": 50},
         text_config=text | text_changes,
         num_query_tokens=QUERIES,

@@ -170,8 +170,10 @@ LESS = band(np.repeat([0, 900], [73, 71]).reshape(12, 12))
 @pytest.mark.parametrize(
     ("bands", "reason", "says"),
     [
-        ({"B04": ZERO, "B03": ZERO, "B02": ZERO}, "no_data", None), ({"B04": LESS, "B03": LESS, "B02": LESS},
-         "no_data", None), ({"B04": HALF, "B03": HALF, "B02": HALF}, None, None), ({"B04": ZERO, "B03": ZERO}, None, None),
+        ({"B04": ZERO, "B03": ZERO, "B02": ZERO}, "no_data", None),
+        ({"B04": LESS, "B03": LESS, "B02": LESS}, "no_data", None),
+        ({"B04": HALF, "B03": HALF, "B02": HALF}, None, None),
+        ({"B04": ZERO, "B03": ZERO}, None, None),
         ({"B03": b"torn"}, "not_image", "B03: no TIFF header"), ({"B02": jpeg()}, "not_image", "B02: no TIFF header"),
         ({"B02": band(np.ones((10, 10)))}, "not_image", "bands of different sizes: 10 x 10, 12 x 12"),
         ({"B04": b"x" * 3000}, "too_large", None),
@@ -210,7 +212,7 @@ def test_another_renderer_does_its_rows_anew(store, tmp_path, monkeypatch):
     uri = pack(tmp_path, "set", "zip", v1_members())
     rows = candidates(store, "ben", uri)
     first = fetch(store, "ben", [uri], rows)
-    monkeypatch.setattr("stages.download.fetch.renderer_of", lambda layout: "ben-rgb-2")
+    monkeypatch.setattr("stages.download.fetch.renderer_of", lambda _: "ben-rgb-2")
     second = fetch(store, "ben", [uri], rows, Before([first.earlier()]))
     assert second.table("fetched")["rendered"].to_list() == ["ben-rgb-2"]
     assert second.result.facts == {"fetched_urls": 1, "recorded_urls": 0}

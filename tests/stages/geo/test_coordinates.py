@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import utm
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stages.geo.coordinates import (
@@ -96,7 +96,9 @@ def test_projections():
         assert grid_of(bad) is None
 
 
+@settings(deadline=None)
 @given(st.floats(-179, 179), st.floats(-79, 83))
+@example(0.0, -8e-17)
 def test_corners_lead_back_to_the_point_they_were_made_from(lon, lat):
     east, north, zone, letter = utm.from_latlon(lat, lon)
     corners = {"ulx": east - 600, "uly": north + 600, "lrx": east + 600, "lry": north - 600}
@@ -122,6 +124,7 @@ def test_corners_that_are_none(corners):
     assert sidecar_point({"epsg": 32629, "corners": corners}, "centroid") is None
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), JSON, max_size=6), st.sampled_from(["centroid", "first_vertex"]))
 def test_any_sidecar_gives_a_point_or_none(extra, rule):
     found = sidecar_point(extra, rule)

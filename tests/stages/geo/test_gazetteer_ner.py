@@ -2,7 +2,7 @@ import itertools
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.gazetteer import load_gazetteer
@@ -80,6 +80,7 @@ def test_a_caption_of_3000_words_takes_no_time():
     assert time.perf_counter() - start < 10.0
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_gives_spans_of_itself(text):
     found = TAGGER.places(text)
@@ -88,6 +89,7 @@ def test_any_text_gives_spans_of_itself(text):
     assert all(a.end <= b.start for a, b in itertools.pairwise(found))
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from("Paris , Texas of in new york China's St. Louis by nice u.s. PA \u00e9 \u6771".split()),

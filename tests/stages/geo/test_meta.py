@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.templates import load_templates
@@ -27,8 +27,10 @@ def written(source, facts, sample="a"):
 def test_every_fact_of_an_fmow_frame_is_told():
     for sample in "abcdefgh":
         text = written("fmow", WHOLE, sample)
-        for fact in ("parking lot or garage", "Z\u00fcrich, Switzerland", "spring", "10 o'clock, April 2, 2012", "32T", "0.47",
-                     "31.21", "21.90", "reverse", "center block"):  # fmt: skip
+        for fact in (
+            "parking lot or garage", "Z\u00fcrich, Switzerland", "spring", "10 o'clock, April 2, 2012", "32T",
+            "0.47", "31.21", "21.90", "reverse", "center block",
+        ):  # fmt: skip
             assert fact in text.replace("Parking", "parking")
         assert "{" not in text
     assert len({written("fmow", WHOLE, str(number)) for number in range(40)}) == 4
@@ -51,6 +53,7 @@ def test_a_sidecar_without_boxes():
     assert "Ground sample distance 0.47 m" in text
 
 
+@settings(deadline=None)
 @given(st.sets(st.sampled_from(["place", "utm", "season", "when", "gsd_m"])), st.sets(st.sampled_from(sorted(EXTRA))))
 def test_whatever_is_missing_nothing_unknown_is_told(fields, keys):
     extra = {key: value for key, value in EXTRA.items() if key not in keys}
@@ -89,7 +92,8 @@ def test_tags_of_cc3m():
 @pytest.mark.parametrize(
     ("box", "where"),
     [
-        ([110, 110, 50, 50], "center block"), ([0, 0, 10, 10], "top-left block"), ([90, 0, 100, 10], "top-center and top-left blocks"),
+        ([110, 110, 50, 50], "center block"), ([0, 0, 10, 10], "top-left block"),
+        ([90, 0, 100, 10], "top-center and top-left blocks"),
         ([0, 0, 300, 300], "top-left and top-center blocks"), ([250, 290, 500, 500], "bottom-right block"),
         ([100, 0, 100, 10], "top-center block"), ([400, 0, 10, 10], None), ([10, 10, 0, 5], None), ([1, 2, 3], None),
         (["a", 1, 2, 3], None), (None, None), ([-50, -50, 60, 60], "top-left block"),
@@ -104,6 +108,7 @@ def test_an_image_without_a_size():
     assert relative_location([0, 0, 1, 1], 0, 300) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.floats(), st.integers(), st.text(max_size=3)), max_size=5), st.floats(), st.floats())
 def test_any_box(box, width, height):
     found = relative_location(box, width, height)

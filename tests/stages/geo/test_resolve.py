@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.gazetteer import load_gazetteer
@@ -54,6 +54,7 @@ def test_places_without_coordinates_or_id():
     assert (scotland.geonameid, scotland.country, scotland.ambiguity) == (None, "United Kingdom", 0)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9)), max_size=6))
 def test_any_names_are_resolved_one_to_one(text, spans):
     found = [Named(text[a : a + n], a, a + n, "x") for a, n in sorted(spans)]

@@ -1,6 +1,6 @@
 import pytest
 import utm
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stages.geo.coordinates import Point
@@ -23,6 +23,7 @@ def test_zones_with_the_exceptions_of_norway_and_svalbard(lon, lat, zone):
     assert zone_of(Point(lon, lat)) == zone
 
 
+@settings(deadline=None)
 @given(LONS, LATS)
 def test_zones_agree_with_utm_and_lead_back(lon, lat):
     zone = zone_of(Point(lon, lat))
@@ -75,12 +76,14 @@ def test_times_as_sources_write_them(taken_at, known):
     assert moment(taken_at) == known
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(max_size=40), st.integers(), st.floats(), st.binary(max_size=4), st.datetimes().map(str)))
 def test_any_time_is_read_or_none(taken_at):
     known = moment(taken_at)
     assert known is None or 1 <= known.month <= 12
 
 
+@settings(deadline=None)
 @given(st.datetimes())
 def test_times_read_back(when):
     known = moment(when.isoformat())
@@ -109,6 +112,7 @@ def test_the_nearest_city_and_where_there_is_none():
     assert suva.country == "FJ"
 
 
+@settings(deadline=None)
 @given(LONS, LATS)
 def test_the_nearest_city_is_within_the_limit(lon, lat):
     city = load_nearest("geonames-1").city(lon, lat)

@@ -7,15 +7,16 @@ from stages.shard.geometa import geometa_files
 from tests.stages.handing import rows_of
 
 ENTITY = {"backend": "gazetteer", "geonameid": None, "country": None, "lon": None, "lat": None, "ambiguity": 0.5}
+LABELS = "img_name text url download_status meta_caption country month".split()
 HEADS = {
     "RS5M_pub11_geolocation.csv": ["img_name", "text", "entity"],
     "fmow_geometa_train_coord.csv": ["img_name", "geometa_cap", "country", "month", "latitude", "longitude", "utm"],
     "fmow_geometa_val_coord.csv": ["img_name", "geometa_cap", "country", "month", "latitude", "longitude", "utm"],
     "ben_geometa_train_coord.csv": ["img_name", "geometa_cap", "country", "month", "utm"],
     "ben_geometa_val_coord.csv": ["img_name", "geometa_cap", "country", "month", "utm"],
-    "yfcc14m_geometa_coord.csv": "img_name text url download_status meta_caption country month longitude latitude".split(),
-    "cc3m_geometa.csv": "img_name text url download_status meta_caption country month".split(),
-    "redcaps_geometa.csv": "img_name text url download_status meta_caption country month".split(),
+    "yfcc14m_geometa_coord.csv": [*LABELS, "longitude", "latitude"],
+    "cc3m_geometa.csv": LABELS,
+    "redcaps_geometa.csv": LABELS,
 }
 
 

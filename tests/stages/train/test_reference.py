@@ -45,7 +45,7 @@ def open_clips(folder, tar, clip):
 
     def recorded(**features):
         found = loss(**features)
-        losses.append(float(next(iter(found.values()))))
+        losses.append(float(next(iter(found.values())).detach()))
         return found
 
     arguments = SimpleNamespace(
