@@ -86,7 +86,8 @@ def _in_order(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _print_keywords(report: Mapping[str, Any], console: Console) -> None:
-    for source in dict.fromkeys(line["source"] for line in _in_order(report)):
+    archives = {row["source"] for row in report["funnel"]["rs3"]["rows"]}  # their rows pass without a keyword
+    for source in dict.fromkeys(line["source"] for line in _in_order(report) if line["source"] not in archives):
         counts = report["keywords"].get(source, {})
         first = ", ".join(f"{keyword} {rows:,}" for keyword, rows in list(counts.items())[:_KEYWORDS])
         more = f", and {len(counts) - _KEYWORDS} more" if len(counts) > _KEYWORDS else ""

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import itertools
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +32,7 @@ Prepare = Callable[[Image.Image], NDArray[np.generic]]
 _BATCHES_AHEAD = 3  # decoded pictures waiting for the model, in batches
 _THREADS_ON_CPU = 2  # the model itself takes a core
 _MAX_THREADS = 32
+_MEMORY = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
 
 
 class OpenClipEncoder:
@@ -162,9 +164,12 @@ class OpenClipEncoder:
         try:
             with torch.inference_mode(), mixed, exact:
                 yield
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            # Besides torch's own class: what drivers, pinned memory and cuBLAS were seen to say.
+            if not isinstance(error, torch.OutOfMemoryError) and not _MEMORY.search(str(error)):
+                raise
             torch.cuda.empty_cache()
-            raise OutOfMemoryError(f"a batch of {self._batch} does not fit into the memory of the GPU") from error
+            raise OutOfMemoryError(f"a batch of {self._batch} does not fit into the device's memory") from error
 
     def _threads(self) -> int:
         if self._towers.device == "cpu":

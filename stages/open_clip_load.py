@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _KEPT = 4  # models a process holds at once
 # What the hub client, transformers and open_clip were seen to raise for models that are missing or broken.
-_NOT_HAD = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError)
+_NOT_HAD = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError, AssertionError)
 _SHAPES = re.compile(
     r"size mismatch for (?P<name>[\w.]+): copying a param with shape torch\.Size\((?P<has>[^)]*)\) from checkpoint, "
     r"the shape in current model is torch\.Size\((?P<wants>[^)]*)\)"
@@ -70,8 +70,8 @@ def load_towers(spec: ModelSpec, digest: str, device: str, precision: str) -> To
         torch.set_num_threads(1)
     elif not torch.cuda.is_available():
         raise ModelMissingError("run.device is cuda, but torch finds no GPU here; set run.device to cpu")
-    name, told = _source(spec)
-    model, preprocess, tokenize = _created(name, told)
+    name, told = model_source(spec)
+    model, preprocess, tokenize = create_model(name, told)
     try:
         model.to(device=device)
         model.visual.to(memory_format=torch.channels_last)
@@ -119,8 +119,14 @@ def _weights(folder: Path) -> list[Path]:
     return [path for suffix in ("safetensors", "bin", "pth") for path in folder.glob(f"*.{suffix}")]
 
 
-def _source(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
-    """Return open_clip's name of a model and the further arguments."""
+def model_source(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
+    """Return open_clip's name of a model, and the further arguments of ``open_clip.create_model_and_transforms``.
+
+    The mini model is put together, and a hub model fetched, if need be.
+
+    Raises:
+        ModelMissingError: It is not at hand.
+    """
     if spec.scheme == "package":
         return folder_arguments(mini_model_folder())
     if spec.scheme == "local-dir":
@@ -154,8 +160,12 @@ def _hub_folder(target: str) -> Path:
     return folder
 
 
-def _created(name: str, told: dict[str, Any]) -> tuple[Any, Callable[[Image.Image], Tensor], Any]:
-    """Create model, preprocessing and tokenizer."""
+def create_model(name: str, told: dict[str, Any]) -> tuple[Any, Callable[[Image.Image], Tensor], Any]:
+    """Return model (on the CPU, trainable), preprocessing of evaluation, and tokenizer, for what `model_source` says.
+
+    Raises:
+        ModelMissingError: It cannot be had, or its weights do not fit it.
+    """
     from safetensors import SafetensorError
 
     try:
@@ -194,9 +204,7 @@ def _why(error: BaseException, name: str, told: dict[str, Any]) -> str:
     """Return in one line why a model could not be made."""
     text = str(error)
     if found := _SHAPES.search(text):
-        return (
-            f"the weights do not fit: {found['name']} has shape {found['has']}, the model wants {found['wants']}"
-        )
+        return f"the weights do not fit: {found['name']} has shape {found['has']}, the model wants {found['wants']}"
     if found := _KEYS.search(text):
         names = found["names"].split(", ")
         return f"the weights do not fit: {len(names)} {found['what'].lower()} tensors, the first is {names[0]}"
@@ -219,3 +227,6 @@ def _fetch(name: str, weights: str) -> str:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+_source, _created = model_source, create_model

@@ -122,10 +122,10 @@ class Workdir:
             books={name: m.model_dump(mode="json")["rows"] for name, m in manifests.items()},
         )
 
-    def facts(self, step: str, name: str, *overrides: str) -> int:
-        """Return the sum of one fact over the settled partitions of a step."""
+    def facts(self, step: str, name: str, *overrides: str, partitions: str = "") -> int:
+        """Return the sum of one fact over the settled partitions of a step whose names start so."""
         manifests = self.manifests(*overrides)
-        return sum(int(str(m.facts[name])) for key, m in manifests.items() if key.startswith(f"{step}/"))
+        return sum(int(str(m.facts[name])) for key, m in manifests.items() if key.startswith(f"{step}/{partitions}"))
 
     def table(self, step: str, output: str, *overrides: str) -> pl.DataFrame:
         """Return the rows of one output over all settled partitions."""

@@ -7,10 +7,13 @@ from manifests.recipe_files import known_keys, load_recipe, provenance
 from pipeline.line import LINE
 from tests.world_building import Workdir
 
-# Read by the driver, not by a step: what to read, where to run.
+# Read by the driver, not by a step: what to read, where to run; and what `train` is told.
 DRIVER = {"name", "sources", "sources.NAME.enabled", "sources.NAME.metadata", "sources.NAME.attributes"}
-DRIVER_TABLES = ("run.", "world.")
-TABLES = {"filter", "download", "download.network", "dedup", "shard", "run", "world"}
+DRIVER_TABLES = ("run.", "world.", "train.")
+TABLES = {
+    "filter", "download", "download.network", "dedup", "outlier", "outlier.vlm", "outlier.detector_cut", "caption", "geo",
+    "shard", "run", "world", "train",
+}  # fmt: skip
 
 
 def test_every_key_of_the_papers_recipe_says_where_its_value_comes_from() -> None:

@@ -9,6 +9,7 @@ import pytest
 from manifests.lexicon import load_lexicon, make_lexicon
 from pipeline.world.origin import Origin
 
+_SHARD = {"shard.plan", "shard.pack", "shard.index"}
 _STRICT = ("dedup.radius=0", "dedup.confirm_levels=0.0")
 # Urls that are recorded without a request to the world's server: no such name, nobody listens.
 _UNHEARD = ("http://nowhere.", "http://refuses.")
@@ -39,7 +40,7 @@ def _worked(ended, workdir):
 def test_other_cuts_fetch_and_decode_nothing(settled, asked):
     ended = settled.run(*_STRICT)
     assert not asked
-    assert _worked(ended, settled) == {"dedup.cluster", "shard.plan", "shard.pack", "shard.index"}
+    assert _worked(ended, settled) == {"dedup.cluster", "outlier.embed", "outlier.cut", "geo.locate", *_SHARD}
     assert settled.facts("dedup.inspect", "decoded_images", *_STRICT) == settled.facts(
         "dedup.inspect", "decoded_images"
     )
@@ -53,6 +54,45 @@ def test_a_cut_that_changes_no_row_stops_there(settled, reference, asked):
     assert not asked
     assert _worked(ended, settled) == {"dedup.cluster"}
     assert settled.snapshot("dedup.radius=3").release == reference.release
+
+
+def test_an_image_that_was_scored_is_never_scored_again(settled):
+    before = settled.table("outlier.embed", "scores")
+    known = set(before["sha256"])
+    settled.run(*_STRICT)
+    after = settled.table("outlier.embed", "scores", *_STRICT)
+    new = set(after["sha256"]) - known
+    assert new
+    manifests = settled.manifests()
+    redone = {
+        key: m
+        for key, m in settled.manifests(*_STRICT).items()
+        if key.startswith("outlier.embed/") and m.fingerprint != manifests[key].fingerprint
+    }
+    assert sum(int(str(m.facts["scored_images"])) for m in redone.values()) == len(new)
+    both = before.join(after, on="sha256", suffix="_again")
+    assert both["vlm"].to_list() == both["vlm_again"].to_list()
+
+
+@pytest.mark.parametrize("cut", ["outlier.vlm.keep_top=0.5", "outlier.detector_cut.at_least=0.52"])
+def test_another_threshold_touches_no_model(settled, monkeypatch, cut):
+    def no_encoder(*arguments):
+        raise AssertionError(f"a model was loaded: {arguments}")
+
+    monkeypatch.setattr("stages.outlier.embed.load_encoder", no_encoder)
+    monkeypatch.setattr("stages.caption.generate.load_encoder", no_encoder, raising=False)
+    ended = settled.run(cut)
+    assert _worked(ended, settled) <= {"outlier.cut", "geo.locate", *_SHARD}
+    assert _worked(ended, settled) >= {"outlier.cut", "shard.plan"}
+
+
+def test_parts_of_an_archive_that_are_cut_anew_are_not_scored_or_captioned_again(settled, reference):
+    parts = "filter.archive_rows=2"
+    assert settled.run(parts).exit_code == 0
+    assert sum(key.startswith("outlier.embed/fmow-") for key in settled.manifests(parts)) == 3
+    assert settled.facts("outlier.embed", "scored_images", parts, partitions="fmow-") == 0
+    assert settled.facts("caption.generate", "captioned_images", parts, partitions="fmow-") == 0
+    assert settled.snapshot(parts).release == reference.release
 
 
 def test_back_to_the_old_settings_only_the_release_is_written_again(settled, reference, asked):
@@ -73,8 +113,9 @@ def test_how_the_web_is_asked_is_no_reason_to_ask_again(settled, asked):
 def test_another_spread_fetches_and_decodes_nothing_again(settled, reference, asked, spread):
     assert settled.run(spread).exit_code == 0
     assert not asked
-    assert settled.facts("download.fetch", "fetched_urls", spread) == 0
-    assert settled.facts("dedup.inspect", "decoded_images", spread) == 0
+    assert settled.facts("download.fetch", "fetched_urls", spread, partitions="web-") == 0
+    assert settled.facts("dedup.inspect", "decoded_images", spread, partitions="web-") == 0
+    assert settled.facts("outlier.embed", "scored_images", spread, partitions="web-") == 0
     assert settled.snapshot(spread).release == reference.release
 
 

@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from manifests.models import FOLDER, ModelSpec, resolve, shipped_models
@@ -73,6 +75,18 @@ def test_what_names_no_model(text, said):
         resolve(text, "outlier.encoder")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@given(
+    st.one_of(st.text(), st.tuples(st.sampled_from(["open_clip:", "hf-hub:", "local-dir:"]), st.text()).map("".join))
+)
+def test_any_text_is_a_model_or_refused_in_one_line(text):
+    said = ""
+    try:
+        assert resolve(text, "k").name == text
+    except ValueError as error:
+        said = str(error)
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,14 @@ def texts(found):
 
 
 def test_candidates_are_distinct_sentences_of_what_the_encoder_takes_for_likely():
-    (found,) = compose(8).candidates([("one", picture(1))])
-    assert len(set(texts(found))) == len(found) <= 8
-    assert all("a forest" in text for text in texts(found))
-    assert all(("{" not in text) and ("boats and boats" not in text) for text in texts(found))
-    with_objects = [text for text in texts(found) if text != "a forest"]
-    assert all("trees" in text for text in with_objects)
+    for number in range(50):
+        found, sure = compose(6).candidates([(f"sample {number}", picture(3)), (f"other {number}", picture(1))])
+        assert len(set(texts(found))) == len(found) == 6
+        assert all(("a forest" in text) != ("a harbor" in text) for text in texts(found))
+        both = [text.partition(" in a ")[0].split(" and ") for text in texts(found) if " and " in text]
+        assert all(set(pair) == {"trees", "boats"} for pair in both)
+        assert all("a forest" in text and "{" not in text for text in texts(sure))
+        assert all("trees" in text for text in texts(sure) if text != "a forest")
 
 
 def test_an_image_gets_the_same_whatever_stands_beside_it():

@@ -114,6 +114,30 @@ def test_rows_do_not_depend_on_the_batch_or_on_where_bytes_lie(store, tmp_path):
     assert one.sort("sample_id", "index").equals(again.sort("sample_id", "index"))
 
 
+def test_batches_follow_the_digests_wherever_bytes_lie(store, monkeypatch):
+    asked = []
+
+    class Noting:
+        def candidates(self, images):
+            asked.append([name for name, _ in images])
+            return [[Candidate("a harbor", 1)] for _ in images]
+
+    monkeypatch.setattr(CaptionSettings, "make_captioner", lambda *_: Noting())
+    bodies = {f"sample {number}": body(number) for number in range(7)}
+    tables = handed(store, bodies)
+    generate(tables, params={"batch": 3})
+    # Some of them were fetched again, into a tar that comes first.
+    moved = handed(store, {name: bodies[name] for name in list(bodies)[::3]}, "a.tar")
+    fetched = pl.concat([moved.frame("download.fetch", "fetched"), tables.frame("download.fetch", "fetched")])
+    mixed = {
+        ("download.fetch", "fetched"): fetched.unique("sample_id", keep="first", maintain_order=True),
+        ("outlier.cut", "survivors"): tables.frame("outlier.cut", "survivors").reverse(),
+    }
+    generate(Handed(store, mixed), params={"batch": 3})
+    assert [len(names) for names in asked[:3]] == [3, 3, 1]
+    assert asked[:3] == asked[3:]
+
+
 def test_what_cannot_be_captioned_leaves_with_its_reason(store, monkeypatch):
     says(monkeypatch, {"empty": ["", " \n", "\u200b"], "fine": ["", "a harbor", "a  dock\x00"], "long": ["w " * 3000]})
     bodies = {"empty": body(1), "fine": body(2), "long": body(3), "cut": body(4)[:60], "none": b""}

@@ -98,7 +98,8 @@ def test_a_row_is_drawn_alike_whatever_rows_stand_beside_it():
 
 
 def test_equal_logits_at_the_edge_of_top_k_go_by_token():
-    found = drawn([1.0] * 1000, list(range(400)), Sampling(1, 1, top_k=5, top_p=1.0))
+    # A plain top-k takes tokens out of the middle here.
+    found = drawn([1.0] * 100, list(range(400)), Sampling(1, 1, top_k=5, top_p=1.0))
     assert set(found) == {0, 1, 2, 3, 4}
 
 
