@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: run test check format bench chaos ack-step clean help
+.PHONY: run test check format bench chaos ack-step remake-mini clean help
 
 help:
-	@echo "make run    set up and build the miniature RS5M into build/mini, then print its funnel"
+	@echo "make run    set up, build the miniature RS5M into build/mini, train a few steps on it, print its funnel"
 	@echo "make test   set up and run the tests"
 	@echo "make check  formatting, lint, types"
 	@echo "make bench  measure each stage against its floor and against peers"
@@ -16,6 +16,7 @@ help:
 run: $(VENV)/.run-ready
 	@$(BIN)/python -m pipeline.world.wheels
 	$(BIN)/rs5m-build run
+	$(BIN)/rs5m-build train
 	@$(BIN)/rs5m-build report
 
 test: $(VENV)/.test-ready
@@ -38,10 +39,18 @@ bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/bench_phash.py
 	$(BIN)/python benchmarks/bench_neardup.py
 	$(BIN)/python benchmarks/bench_memory.py
+	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/caption.py
+	$(BIN)/python benchmarks/geo.py
+	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/mini_cut.py
 
 chaos: $(VENV)/.test-ready
 	@$(BIN)/python -m pipeline.world.wheels
 	$(BIN)/python benchmarks/chaos.py
+
+remake-mini: $(VENV)/.test-ready
+	$(BIN)/python -m pipeline.remake_mini --data $(DATA) --out manifests/models/mini
 
 ack-step: $(VENV)/.test-ready
 	$(BIN)/python -m manifests.steplock ack $(NAME)

@@ -139,13 +139,27 @@ def theirs(told):
 
     trainer.train_one_epoch = timed
     pattern = f"{told['tars']}/part-{{0000..{TARS - 1:04d}}}.tar"
-    trainer.main(
-        ["--model", Path(told["config"]).stem, "--dataset-type", "webdataset", "--train-data", pattern,
-         "--train-num-samples", str(told["steps"] * told["batch"]), "--batch-size", str(told["batch"]), "--epochs", "1",
-         "--workers", str(told["workers"]), "--precision", told["precision"], "--device", told["device"], "--lr", "1e-4",
-         "--wd", "0.2", "--beta1", "0.9", "--beta2", "0.98", "--eps", "1e-6", "--warmup", "2", "--logs", told["out"],
-         "--log-every-n-steps", "10", "--name", "bench"]
-    )  # fmt: skip
+    arguments = {
+        "model": Path(told["config"]).stem,
+        "dataset-type": "webdataset",
+        "train-data": pattern,
+        "train-num-samples": told["steps"] * told["batch"],
+        "batch-size": told["batch"],
+        "epochs": 1,
+        "workers": told["workers"],
+        "precision": told["precision"],
+        "device": told["device"],
+        "lr": 1e-4,
+        "wd": 0.2,
+        "beta1": 0.9,
+        "beta2": 0.98,
+        "eps": 1e-6,
+        "warmup": 2,
+        "logs": told["out"],
+        "log-every-n-steps": 10,
+        "name": "bench",
+    }
+    trainer.main([word for name, value in arguments.items() for word in (f"--{name}", str(value))])
     return starts
 
 

@@ -210,6 +210,8 @@ def _why(error: BaseException, name: str, told: dict[str, Any]) -> str:
         return f"the weights do not fit: {len(names)} {found['what'].lower()} tensors, the first is {names[0]}"
     if name.startswith("local-dir:"):
         return f"{name.partition(':')[2]} cannot be loaded: {_one_line(error)}"
+    if Path(told["pretrained"]).is_file():
+        return f"{told['pretrained']} cannot be loaded as {name}: {_one_line(error)}"
     return (
         f"open_clip could not load {name} with {told['pretrained']!r} ({_one_line(error)}); `"
         f"{_fetch(name, told['pretrained'])}` brings it where there is a network, or write open_clip:{name}/PATH"

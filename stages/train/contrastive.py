@@ -53,17 +53,39 @@ def info_nce_over_ranks(image_features: Tensor, text_features: Tensor, logit_sca
     """
     import torch
     from torch import distributed
-    from torch.distributed.nn import functional as gathering
     from torch.nn.functional import cross_entropy
 
     with torch.autocast(image_features.device.type, enabled=False):
         images, texts, scale = image_features.float(), text_features.float(), _scaled(logit_scale)
-        all_images = torch.cat(tuple(gathering.all_gather(images)))
-        all_texts = torch.cat(tuple(gathering.all_gather(texts)))
+        all_images, all_texts = _gathered(images), _gathered(texts)
         first = distributed.get_rank() * len(images)
         pairs = torch.arange(first, first + len(images), device=images.device)
         by_image = cross_entropy(scale * images @ all_texts.T, pairs)
         return (by_image + cross_entropy(scale * texts @ all_images.T, pairs)) / 2
+
+
+def _gathered(own: Tensor) -> Tensor:
+    """Return the rows of all ranks [world * B, D]; every rank's gradient comes back to the rank that has the row."""
+    import torch
+    from torch import distributed
+
+    class Gather(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, rows: Tensor) -> Tensor:
+            del ctx
+            parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
+            distributed.all_gather(parts, rows.contiguous())
+            return torch.cat(parts)
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> Tensor:
+            del ctx
+            total = gradient.clone(memory_format=torch.contiguous_format)
+            distributed.all_reduce(total)
+            return total.chunk(distributed.get_world_size())[distributed.get_rank()]
+
+    gathered: Tensor = Gather.apply(own)
+    return gathered
 
 
 def _scaled(logit_scale: Tensor | float) -> Tensor | float:

@@ -63,7 +63,10 @@ def _recipe(folder: Path, text: str, name: str = "mine.toml") -> str:
         (("run", "--set", "dedup.radius.x=6"), ("--set 'dedup.radius.x=6'", "radius is a value, not a table")),
         (("run", "--executor", "slurm"), ("run.executor", "'ray' or 'local'")),
         (("run", "--recipe", "maxi"), ("recipe 'maxi': no such file", "mini, nano, rs5m")),
-        (("run", "--stage", "dedupe"), ("'dedupe'", "the stages are filter, download, dedup, shard")),
+        (
+            ("run", "--stage", "dedupe"),
+            ("'dedupe'", "the stages are filter, download, dedup, outlier, caption, geo, shard"),
+        ),
         (("run", "--until", "end"), ("'end'", "the stages are")),
         (("run", "--plan", "--stage", "dedupe"), ("'dedupe'", "the stages are")),
         (("run", "--stage", "filter", "--until", "dedup"), ("give one of them",)),

@@ -65,7 +65,7 @@ def test_sizes_and_checksums_are_true(mini: Path) -> None:
     release = mini / "release"
     for split in ("train", "val"):
         sizes = json.loads((release / split / "sizes.json").read_text())
-        assert len(sizes) == 2
+        assert sorted(sizes) == [f"{subset}-{split}-{n:04d}.tar" for subset in ("pub11", "rs3") for n in (0, 1)]
         for name, count in sizes.items():
             with tarfile.open(release / split / name) as tar:
                 assert len(tar.getmembers()) == 3 * count
@@ -81,15 +81,45 @@ def test_column_0_of_a_metafile_is_the_image_name_and_column_1_the_caption(mini:
     samples = pl.read_parquet(mini / "release/metafile/samples.parquet")
     read: dict[str, str] = {}
     for split in ("train", "val"):
-        with (mini / f"release/metafile/pub11_{split}_intermediate.csv").open(encoding="utf-8", newline="") as file:
-            read |= {row[0]: row[1] for row in list(csv.reader(file))[1:]}
+        for subset in ("pub11", "rs3"):
+            path = mini / f"release/metafile/{subset}_{split}_intermediate.csv"
+            with path.open(encoding="utf-8", newline="") as file:
+                read |= {row[0]: row[1] for row in list(csv.reader(file))[1:]}
     assert read == dict(samples.select("img_name", "caption").iter_rows())
 
 
-def test_at_least_three_hundred_real_overhead_tiles_are_released(mini: Path) -> None:
+def test_at_least_three_hundred_pictures_are_released(mini: Path) -> None:
     truth = pl.read_parquet(mini / "world/truth.parquet")
     tiles = truth.filter(pl.col("kind") == "tile")["image"].n_unique()
     others = truth.filter(pl.col("kind").is_not_null() & (pl.col("kind") != "tile"))["image"].n_unique()
     assert tiles >= 300
     assert others >= 25
-    assert pl.read_parquet(mini / "release/metafile/samples.parquet").height >= tiles + others
+    released = pl.read_parquet(mini / "release/metafile/samples.parquet")
+    assert released.height >= 300
+    assert dict(released.group_by("subset", "split").len().select("split", "len").iter_rows()).keys() == {
+        "train",
+        "val",
+    }
+    assert released.group_by("subset", "split").len().height == 4
+
+
+def test_every_image_of_an_archive_has_its_captions_and_a_meta_caption_where_there_are_facts(mini: Path) -> None:
+    released = pl.read_parquet(mini / "release/metafile/samples.parquet")
+    archives = released.filter(pl.col("subset") == "rs3")
+    assert archives.select("top", "ssl", "chosen").null_count().row(0) == (0, 0, 0)
+    assert archives.filter(~pl.col("chosen").is_in(pl.concat_list("top", "ssl"))).is_empty()
+    told = archives.filter(pl.col("source").is_in(["fmow", "ben"]))
+    assert told["meta"].null_count() <= 1
+    assert told.filter(pl.col("caption") != pl.col("meta") + " " + pl.col("chosen")).is_empty()
+    assert archives.filter(pl.col("source") == "millionaid")["meta"].null_count() == 24
+    web = released.filter(pl.col("subset") == "pub11")
+    assert web["chosen"].null_count() == web.height
+    assert web.select("vlm", "detector").null_count().row(0) == (0, 0)
+
+
+def test_the_geometa_tables_have_the_published_heads(mini: Path) -> None:
+    heads = {path.name: path.read_text("utf-8").splitlines()[0] for path in (mini / "release/geometa").iterdir()}
+    fmow = "img_name,geometa_cap,country,month,latitude,longitude,utm"
+    assert heads["fmow_geometa_train_coord.csv"].replace('"', "") == fmow
+    assert heads["ben_geometa_train_coord.csv"].replace('"', "") == "img_name,geometa_cap,country,month,utm"
+    assert heads["RS5M_pub11_geolocation.csv"].replace('"', "") == "img_name,text,entity"

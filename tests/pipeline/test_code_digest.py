@@ -28,7 +28,9 @@ def test_a_copy_is_the_packages_and_nothing_else(copy):
     assert sorted(path.name for path in copy.iterdir()) == sorted(PACKAGES)
     files = [path for path in copy.rglob("*") if path.is_file()]
     assert not [path for path in files if "__pycache__" in path.parts or path.suffix == ".pyc"]
-    assert {"py.typed", "reasons.toml", "cli.py", "projection.safetensors", "places.csv.gz"} <= {path.name for path in files}
+    assert {"py.typed", "reasons.toml", "cli.py", "projection.safetensors", "places.csv.gz"} <= {
+        path.name for path in files
+    }
 
 
 def test_a_copy_has_the_same_digest_and_an_edited_one_another(copy):

@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from manifests.commits import CommitStore
 from manifests.fingerprint import Parts
 from manifests.manifest import LedgerReceipt, Manifest, Receipt
-from manifests.recipe_files import load_recipe, provenance
+from manifests.recipe_files import dump_recipe, load_recipe, provenance
 from manifests.recipe_train import DECIDES, Train
 from manifests.store import Store
 from pipeline.commands_train import TrainingView, end_lines, plan_lines, run_train
@@ -60,7 +61,9 @@ def release(store, train_pairs=24, val_pairs=6):
     text = "".join(lines).encode()
     store.replace("release/checksums.sha256", text)
     digest = hashlib.sha256(text).hexdigest()
-    output = Receipt(name="checksums", path="release/checksums.sha256", sha256=digest, rows_digest=digest, bytes=len(text), rows=3)
+    output = Receipt(
+        name="checksums", path="release/checksums.sha256", sha256=digest, rows_digest=digest, bytes=len(text), rows=3
+    )
     parts = Parts(inputs=[], recipe={}, code=1, pins={"tars": digest})
     CommitStore(store).commit(
         Manifest(
@@ -88,7 +91,11 @@ def test_the_commit_says_which_tars_made_which_checkpoint(store, model):
     done = train(recipe_of(model), store, "", QUIET)
     (manifest,) = manifests(store)
     assert manifest.parts.inputs == sorted(
-        ("shard.pack", f"{split}/pub11-{split}-0000.tar", hashlib.sha256(store.read(f"release/{split}/pub11-{split}-0000.tar")).hexdigest())
+        (
+            "shard.pack",
+            f"{split}/pub11-{split}-0000.tar",
+            hashlib.sha256(store.read(f"release/{split}/pub11-{split}-0000.tar")).hexdigest(),
+        )
         for split in ("train", "val")
     )
     folder = f"train/{manifest.fingerprint[:16]}/checkpoint-0000003"
@@ -177,7 +184,9 @@ def test_what_cannot_be_trained_is_said_in_one_line(store, model, changed, said)
 
 def test_tars_of_ones_own(tmp_path, model):
     for number in range(2):
-        write_tar(tmp_path / f"mine/part-train-000{number}.tar", pairs(10, 10 * number), ("jpg", "txt"), first=10 * number)
+        write_tar(
+            tmp_path / f"mine/part-train-000{number}.tar", pairs(10, 10 * number), ("jpg", "txt"), first=10 * number
+        )
     write_tar(tmp_path / "mine/part-val-0000.tar", pairs(4, 50), ("jpg", "txt"))
     pattern = str(tmp_path / "mine" / "part-{train,val}-{0000..0001}.tar")
     assert [shard.name for shard in named_shards(pattern)] == [
@@ -256,16 +265,34 @@ sys.exit(run_train(recipe, Store(sys.argv[2]), "", plan=False))
 """
 
 
+def start(recipe, store, folder, **environment):
+    (folder / "recipe.toml").write_text(dump_recipe(recipe))
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder / "recipe.toml"), store.uri],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_two_ranks_make_one_commit(store, model, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    started = [start(recipe_of(model), store, tmp_path, RANK=rank, LOCAL_RANK=rank, **meeting) for rank in "01"]
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert "trained 3 steps" in said[0]
+    assert said[1] == ""
+    (manifest,) = manifests(store)
+    assert manifest.parts.profile["ranks"] == "2"
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_with_a_checkpoint_and_the_next_run_goes_on(store, model, tmp_path, number, code):
-    from manifests.recipe_files import dump_recipe
-
     recipe = recipe_of(model, steps=15)
-    (tmp_path / "recipe.toml").write_text(dump_recipe(recipe))
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "recipe.toml"), store.uri], cwd=ROOT, stderr=subprocess.PIPE,
-        text=True, env={**os.environ, **NO_NETWORK},
-    ) as process:  # fmt: skip
+    with start(recipe, store, tmp_path) as process:
         for line in process.stderr:
             if line.startswith("step 3/15"):
                 process.send_signal(number)
@@ -288,7 +315,9 @@ def test_the_view_shows_rows_on_a_terminal_and_lines_elsewhere(store, model):
     for terminal in (True, False):
         out = io.StringIO()
         with TrainingView(Console(file=out, force_terminal=terminal, width=140)) as view:
-            done = train(recipe_of(model, lr=1e-3 + terminal), store, "", Watcher(lambda _: None, view.planned, view.record))
+            done = train(
+                recipe_of(model, lr=1e-3 + terminal), store, "", Watcher(lambda _: None, view.planned, view.record)
+            )
         text = out.getvalue()
         assert "24 pairs in 1 training tars" in text
         assert "step 0: 6 validation pairs: image_to_text_R@1" in text

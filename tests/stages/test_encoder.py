@@ -105,6 +105,12 @@ def test_names_that_cannot_be_loaded(name, said):
     assert "outlier.encoder" in str(caught.value)
 
 
+def test_a_weights_file_of_another_model(tiny):
+    weights = tiny / "open_clip_model.safetensors"
+    with pytest.raises(ModelMissingError, match=r"safetensors cannot be loaded as ViT-S-32-alt: |do not fit: "):
+        load_encoder(f"open_clip:ViT-S-32-alt/{weights}", Placement(batch=2), "k")
+
+
 def test_a_digest_without_loading(tiny):
     assert model_digest(f"local-dir:{tiny}", "k") != model_digest("mini", "k")
     with pytest.raises(ModelMissingError, match=r"caption\.rank"):

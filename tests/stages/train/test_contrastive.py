@@ -15,16 +15,20 @@ def features(count=64, dimensions=32, seed=0):
     return tuple(normalize(torch.randn(count, dimensions, generator=draw), dim=1) for _ in range(2))
 
 
+def transposed(rows):
+    return list(zip(*rows, strict=True))
+
+
 def by_hand(images, texts, scale, targets):
     """The formula, pair by pair, in float64."""
     scores = (images.double() @ texts.double().T * scale).tolist()
     count, total = len(scores), 0.0
-    for rows, weights in ((scores, targets), (list(zip(*scores)), list(zip(*targets)))):
-        for row, weight in zip(rows, weights):
+    for rows, weights in ((scores, targets), (transposed(scores), transposed(targets))):
+        for row, weight in zip(rows, weights, strict=True):
             top = max(row)
             log_sum = top + math.log(sum(math.exp(score - top) for score in row))
             mass = sum(weight) or 1.0
-            total -= sum(w / mass * (score - log_sum) for w, score in zip(weight, row)) / count / 2
+            total -= sum(w / mass * (score - log_sum) for w, score in zip(weight, row, strict=True)) / count / 2
     return total
 
 
@@ -44,7 +48,7 @@ def test_the_gradients_are_open_clips():
         leaves = [part.clone().requires_grad_() for part in (*features(), torch.tensor(20.0))]
         loss(*leaves).backward()
         found.append([leaf.grad for leaf in leaves])
-    for own, theirs in zip(*found):
+    for own, theirs in zip(*found, strict=True):
         assert torch.allclose(own, theirs, atol=1e-6)
 
 

@@ -26,7 +26,18 @@ def same(one, other):
 
 @pytest.fixture
 def read(trainee, tmp_path):
-    def make(content, batch, *, size=None, rank=0, world=1, transform="georsclip", name="a.tar", suffixes=("img_content", "caption"), **options):
+    def make(
+        content,
+        batch,
+        *,
+        size=None,
+        rank=0,
+        world=1,
+        transform="georsclip",
+        name="a.tar",
+        suffixes=("img_content", "caption"),
+        **options,
+    ):
         path = tmp_path / name
         tar = path if path.exists() else write_tar(path, content, suffixes)
         share = Shares(batch, rank, world)

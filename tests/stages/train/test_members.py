@@ -19,7 +19,9 @@ def bodies(members):
 @pytest.mark.parametrize("suffixes", [("img_content", "caption"), ("jpg", "txt"), ("PNG", "txt"), ("webp", "caption")])
 def test_members_are_found_under_every_name(tmp_path, suffixes):
     content = pairs(3)
-    members = read_members([write_tar(tmp_path / "a.tar", content, suffixes), write_tar(tmp_path / "b.tar", pairs(2, 3), suffixes)])
+    members = read_members(
+        [write_tar(tmp_path / "a.tar", content, suffixes), write_tar(tmp_path / "b.tar", pairs(2, 3), suffixes)]
+    )
     assert bodies(members) == [(picture, text.encode()) for picture, text in pairs(5)]
     assert (members.per_tar(), len(members), members.incomplete) == ([3, 2], 5, 0)
 

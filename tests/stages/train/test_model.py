@@ -124,5 +124,3 @@ def test_memory_is_weights_state_and_what_a_pair_keeps(folder):
     locked = estimate_memory(tiny_trainee(folder, lock_image=True), "fp32", 8)
     assert locked.trainable < count
     assert locked.per_pair < found.per_pair
-
-

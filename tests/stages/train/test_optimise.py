@@ -30,7 +30,11 @@ def test_a_schedule_may_be_warm_up_alone():
 
 def test_what_decays_is_what_open_clip_lets_decay(trainee):
     model = trainee.model
-    left_out = {p for n, p in model.named_parameters() if p.ndim < 2 or "bn" in n or "ln" in n or "bias" in n or "logit_scale" in n}
+    left_out = {
+        p
+        for n, p in model.named_parameters()
+        if p.ndim < 2 or "bn" in n or "ln" in n or "bias" in n or "logit_scale" in n
+    }
     plain, decayed = adamw(model, 1e-3, 0.5).param_groups
     assert set(plain["params"]) == left_out
     assert set(decayed["params"]) == set(model.parameters()) - left_out

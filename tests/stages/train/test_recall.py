@@ -49,7 +49,9 @@ def test_what_cannot_be_used_is_left_out(trainee, tmp_path):
 
 def test_validation_pairs_are_drawn_by_key_and_not_by_place(tmp_path):
     members = read_members([write_tar(tmp_path / "a.tar", pairs(40))])
-    other = read_members([write_tar(tmp_path / "b.tar", pairs(20, 20), first=20), write_tar(tmp_path / "c.tar", pairs(20))])
+    other = read_members(
+        [write_tar(tmp_path / "b.tar", pairs(20, 20), first=20), write_tar(tmp_path / "c.tar", pairs(20))]
+    )
     drawn = validation_members(members, 10, 1)
     assert len(drawn) == 10
     assert set(drawn.rows["key"]) == set(validation_members(other, 10, 1).rows["key"])

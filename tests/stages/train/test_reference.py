@@ -31,11 +31,15 @@ def open_clips(folder, tar, clip):
     from open_clip_train.scheduler import cosine_lr
     from open_clip_train.train import train_one_epoch
 
-    loader = Loader(samples_of(tiny_trainee(folder), tar, seed=5, transform="georsclip"), Shares(JOB["batch"]), JOB["batch"], 5)
+    loader = Loader(
+        samples_of(tiny_trainee(folder), tar, seed=5, transform="georsclip"), Shares(JOB["batch"]), JOB["batch"], 5
+    )
     with closing(iter(loader)) as batches:
         read = Recorded((batch.images, batch.tokens) for batch in itertools.islice(batches, STEPS))
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}", output_dict=True)
-    left_out = [p for n, p in model.named_parameters() if p.ndim < 2 or any(w in n for w in ("bn", "ln", "bias", "logit_scale"))]
+    left_out = [
+        p for n, p in model.named_parameters() if p.ndim < 2 or any(w in n for w in ("bn", "ln", "bias", "logit_scale"))
+    ]
     rest = [p for p in model.parameters() if all(p is not other for other in left_out)]
     optimiser = torch.optim.AdamW(
         [{"params": left_out, "weight_decay": 0.0}, {"params": rest, "weight_decay": JOB["weight_decay"]}],

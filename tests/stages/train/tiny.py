@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from stages.train.members import read_members
 from stages.train.model import Trainee, load_trainee
 from stages.train.samples import Samples
 from stages.train.transforms import Transform
+
+# Read when the hub client is imported, which is later: no test may wait for a network.
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
 MODEL = {
     "embed_dim": 64,
@@ -42,7 +46,9 @@ def model_folder(path: Path, seed: int = 0, config: dict | None = None) -> Path:
     options = {**config, "vision_cfg": open_clip.CLIPVisionCfg(**config["vision_cfg"])}
     options["text_cfg"] = open_clip.CLIPTextCfg(**config["text_cfg"])
     model = open_clip.CLIP(**options)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path / "open_clip_model.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path / "open_clip_model.safetensors"
+    )
     (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": PREPROCESS}))
     return path
 
@@ -63,7 +69,9 @@ def pairs(count: int, first: int = 0) -> list[tuple[bytes, str]]:
     return [pair(number) for number in range(first, first + count)]
 
 
-def write_tar(path: Path, content: list[tuple[bytes, str]], suffixes=("img_content", "caption"), first: int = 0) -> Path:
+def write_tar(
+    path: Path, content: list[tuple[bytes, str]], suffixes=("img_content", "caption"), first: int = 0
+) -> Path:
     """Write pairs as a released tar, or as one that open_clip reads with suffixes (png, txt)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with TarWriter(path) as tar:

@@ -1,8 +1,7 @@
-"""A whole small training, callable by itself so that a test can kill it: ``python training.py FOLDER MODEL TAR STEPS``."""
+"""A whole small training, and a program that does it: ``training.py FOLDER MODEL TAR STEPS CHECKPOINT_EVERY``."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,15 +13,27 @@ from tests.stages.train.tiny import samples_of, tiny_trainee
 JOB = {"batch": 16, "lr": 1e-3, "weight_decay": 0.1, "warmup_steps": 3, "grad_clip_norm": 1.0, "seed": 5}
 
 
-def train(out: Path, model: Path, *tars: Path, ranks: Ranks | None = None, stop_after: int = 0, workers: int = 0, transform="georsclip", validation=None, listen=lambda _: None, locks=None, **changed) -> Fitted:
+def train(
+    out: Path,
+    model: Path,
+    *tars: Path,
+    ranks: Ranks | None = None,
+    stop_after: int = 0,
+    workers: int = 0,
+    transform="georsclip",
+    validation=None,
+    listen=lambda _: None,
+    locks=None,
+    **changed,
+) -> Fitted:
     """Train the tiny model; ``stop_after`` steps of this call it is asked to stop."""
     trainee = tiny_trainee(model, **(locks or {}))
     steps = iter(range(1, 1_000_000))
-    around = Surroundings(
-        ranks or Ranks(), out, workers, listen=listen, stop=lambda: next(steps) == stop_after
-    )
+    around = Surroundings(ranks or Ranks(), out, workers, listen=listen, stop=lambda: next(steps) == stop_after)
     held_out = samples_of(trainee, validation) if validation else None
-    return fit(trainee, samples_of(trainee, *tars, transform=transform, seed=5), held_out, Job(**{**JOB, **changed}), around)
+    return fit(
+        trainee, samples_of(trainee, *tars, transform=transform, seed=5), held_out, Job(**{**JOB, **changed}), around
+    )
 
 
 if __name__ == "__main__":
@@ -33,5 +44,5 @@ if __name__ == "__main__":
     with joined("cpu") as ranks:
         train(
             Path(out), Path(model), Path(tar), ranks=ranks, steps=int(steps), checkpoint_every_steps=int(every),
-            listen=lambda record: print(os.getpid(), record, flush=True) if "loss" in record else None,
+            listen=lambda record: sys.stdout.write(f"{record}\n") and sys.stdout.flush(),
         )  # fmt: skip
