@@ -151,7 +151,7 @@ def recut(
     recipe: RecipeOption = "",
     workdir: WorkdirOption = "",
     set_: SetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would remain; nothing is written.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would remain: write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the funnel under other outlier thresholds, and a heat map over both; no model is touched."""

@@ -84,7 +84,7 @@ def _gathered(own: Tensor) -> Tensor:
             distributed.all_reduce(total)
             return total.chunk(distributed.get_world_size())[distributed.get_rank()]
 
-    gathered: Tensor = Gather.apply(own)
+    gathered: Tensor = Gather.apply(own)  # type: ignore[no-untyped-call]
     return gathered
 
 

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from manifests.reasons import reasons
-from pipeline import line
 from manifests.sources import load_sources
+from pipeline import line
 from pipeline.line import LINE, step_named
 from stages.dedup.inspect import Inspect
 from stages.filter.pool import Pool

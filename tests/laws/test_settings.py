@@ -11,8 +11,8 @@ from tests.world_building import Workdir
 DRIVER = {"name", "sources", "sources.NAME.enabled", "sources.NAME.metadata", "sources.NAME.attributes"}
 DRIVER_TABLES = ("run.", "world.", "train.")
 TABLES = {
-    "filter", "download", "download.network", "dedup", "outlier", "outlier.vlm", "outlier.detector_cut", "caption", "geo",
-    "shard", "run", "world", "train",
+    "filter", "download", "download.network", "dedup", "outlier", "outlier.vlm", "outlier.detector_cut", "caption",
+    "geo", "shard", "run", "world", "train",
 }  # fmt: skip
 
 

@@ -31,8 +31,8 @@ def cluster(parts, **changed):
 def _row(key):
     digest = hashlib.sha256(key.encode()).hexdigest()
     return {
-        "source": "cc3m", "subset": "pub11", "url": f"http://a.org/{key}", "sha256": digest, "phash": int(digest[:16], 16),
-        "thumbnail": [100] * 256, "texture": 30.0,
+        "source": "cc3m", "subset": "pub11", "url": f"http://a.org/{key}", "sha256": digest,
+        "phash": int(digest[:16], 16), "thumbnail": [100] * 256, "texture": 30.0,
     }  # fmt: skip
 
 
