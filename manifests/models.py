@@ -157,8 +157,8 @@ def resolve(text: str, key: str) -> ModelSpec:
         pinned = "" if "@" in target else "revision: whatever the hub serves; write hf-hub:ORG/NAME@REVISION to pin it"
         return ModelSpec(name=text, kind="open_clip", load=text, unknown=pinned)
     if scheme == "local-dir" and target:
-        folder = Path(target).expanduser().absolute()
-        if not (folder / "open_clip_config.json").is_file():
+        folder = local_path(target).absolute()
+        if not _is_file(folder / "open_clip_config.json"):
             raise ValueError(
                 f"{key} = {text!r}: {folder} has no open_clip_config.json; name a folder of an open_clip model"
             )
@@ -166,6 +166,21 @@ def resolve(text: str, key: str) -> ModelSpec:
     near = difflib.get_close_matches(scheme, SCHEMES, 1)
     hint = f"; did you mean {near[0]}:?" if near and near[0] != scheme else ""
     raise ValueError(f"{key} = {text!r} is no model: write {_FORMS}{hint}")
+
+
+def local_path(text: str) -> Path:
+    """Return a path of the recipe; ``~`` is the user's home, and ``~nobody`` stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the file system takes
+        return False
 
 
 def _shipped(name: str, key: str) -> ModelSpec:
@@ -189,7 +204,7 @@ def _read(name: str) -> ModelSpec:
 
 def _weights_file(target: str) -> Path | None:
     """Return the file of ``NAME/PATH``; None for a tag."""
-    path = Path(target.partition("/")[2]).expanduser()
+    path = local_path(target.partition("/")[2])
     return path if path.is_absolute() or path.suffix else None
 
 

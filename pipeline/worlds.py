@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from manifests.recipe import Recipe
 from manifests.store import Store
 from pipeline.locks import Lock, LockHeldError
+from pipeline.world.edition import EDITION
+from pipeline.world.errors import WorldError
 
 _WORLD = "world"
 _PATIENCE_S = 600.0
@@ -22,7 +25,7 @@ def ensure_world(recipe: Recipe, store: Store, say: Callable[[str], None]) -> No
     """Build the recipe's world into the workdir unless it is there whole; ``world.json`` is written last.
 
     Raises:
-        WorldError: If what it is made of cannot be had.
+        WorldError: If what it is made of cannot be had, or the world that is there is of another edition.
         LockHeldError: If another run builds it and does not come to an end.
     """
     deadline = time.monotonic() + _PATIENCE_S
@@ -35,15 +38,24 @@ def ensure_world(recipe: Recipe, store: Store, say: Callable[[str], None]) -> No
             if time.monotonic() > deadline:
                 raise
             time.sleep(recipe.run.lock_beat_s)
+    if recipe.world and (edition := _about(store).get("edition")) != EDITION:
+        raise WorldError(
+            f"{store.uri} holds edition {edition or 1} of the {recipe.world.kind} world, this version builds edition "
+            f"{EDITION}; remove the folder, or give another --workdir"
+        )
 
 
 def world_facts(store: Store) -> dict[str, list[str]]:
     """Return what of the world is staged and what is real, in words; empty without a world."""
+    about = _about(store)
+    return {name: [str(line) for line in about[name]] for name in ("real", "staged") if name in about}
+
+
+def _about(store: Store) -> dict[str, Any]:
     try:
-        about = json.loads(store.read(f"{_WORLD}/world.json"))
+        return dict(json.loads(store.read(f"{_WORLD}/world.json")))
     except FileNotFoundError:
         return {}
-    return {name: [str(line) for line in about.get(name, [])] for name in ("real", "staged")}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from manifests.canonical import canonical_digest, canonical_json
-from manifests.models import FOLDER, Head, resolve
+from manifests.models import FOLDER, Head, local_path, resolve
 from stages.step import ModelMissingError
 
 SHIPPED = ("mini", "nano")
@@ -128,7 +128,7 @@ def _found(name_or_file: str, key: str) -> Head | Path:
         return head
     if name_or_file == "mini":
         return FOLDER / "mini" / "detector.safetensors"
-    path = Path(name_or_file).expanduser()
+    path = local_path(name_or_file)
     if not path.is_file():
         raise ModelMissingError(
             f"{key} = {name_or_file!r} is neither a shipped head ({', '.join(SHIPPED)}) nor a file; make one: {_FIT}"

@@ -10,8 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manifests.models import ModelSpec
+from manifests.models import ModelSpec, local_path
 from stages import torchvision_shim
+from stages.freed_memory import keep_freed_memory
 from stages.mini_model import CONFIG, mini_model_folder
 from stages.step import ModelMissingError, OutOfMemoryError
 
@@ -68,6 +69,7 @@ def load_towers(spec: ModelSpec, digest: str, device: str, precision: str) -> To
 
     if device == "cpu":
         torch.set_num_threads(1)
+        keep_freed_memory()
     elif not torch.cuda.is_available():
         raise ModelMissingError("run.device is cuda, but torch finds no GPU here; set run.device to cpu")
     name, told = model_source(spec)
@@ -134,7 +136,7 @@ def model_source(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
     if spec.scheme == "hf-hub":
         return folder_arguments(_hub_folder(spec.target))
     name, _, weights = spec.target.partition("/")
-    return name, {"pretrained": str(Path(weights).expanduser()), "weights_only": True}
+    return name, {"pretrained": str(local_path(weights)), "weights_only": True}
 
 
 def _hub_folder(target: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pipeline.world import mini, nano
 from pipeline.world.archive_files import packed
+from pipeline.world.edition import EDITION
 from pipeline.world.errors import WorldError
 from pipeline.world.metadata import attributes_file, metadata_file, parquet_bytes, placed
 from pipeline.world.notice import notice
@@ -47,7 +48,8 @@ def build_world(kind: Kind, folder: Path, say: Callable[[str], None]) -> None:
         files["routes.json"] = _json(draft.routes)
         files["NOTICE"] = notice(kind).encode()
         digests = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
-        about = {"format": 1, "kind": kind, "digests": digests, "staged": said.STAGED, "real": said.REAL}
+        about = {"format": 1, "edition": EDITION, "kind": kind, "digests": digests}
+        about |= {"staged": said.STAGED, "real": said.REAL}
         files["world.json"] = _json(about)  # last: a folder with it is whole
         for name, body in files.items():
             path = folder / name

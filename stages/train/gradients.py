@@ -79,8 +79,10 @@ class Backward:
     def _features(self, model: nn.Module, batch: Batch, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         import torch
 
-        torch.manual_seed(seed)
         device = self.ranks.device
+        torch.default_generator.manual_seed(seed)
+        if device != "cpu":
+            torch.cuda.manual_seed(seed)
         images, tokens = batch.images.to(device, non_blocking=True), batch.tokens.to(device, non_blocking=True)
         with autocast(device, self.precision):
             features: dict[str, Any] = model(images, tokens)

@@ -67,6 +67,8 @@ def test_sizes_are_those_of_open_clips_own_configuration(name):
         ("hf-hub:laion", "ORG/NAME"),
         ("hf-hub:a/b/c", "ORG/NAME"),
         ("local-dir:", "local-dir:PATH"),
+        ("local-dir:~nobody-of-that-name/m", "has no open_clip_config.json"),
+        (f"local-dir:{'x' * 5000}", "has no open_clip_config.json"),
         ("local-dir:/no/such/folder", "has no open_clip_config.json"),
     ],
 )

@@ -11,8 +11,10 @@ from manifests.recipe import Recipe
 from manifests.recipe_files import load_recipe
 from manifests.store import Store
 from pipeline.locks import LockHeldError
+from pipeline.world.edition import EDITION
 from pipeline.world.errors import WorldError
 from pipeline.worlds import ensure_world, served, world_facts
+from tests.world_building import Workdir
 
 
 def _quiet(_: str) -> None:
@@ -106,7 +108,7 @@ def test_whoever_builds_it_is_waited_for(tmp_path, monkeypatch):
         def __enter__(self):
             entered.append(1)
             if len(entered) == 3:
-                store.replace("world/world.json", json.dumps({}).encode())
+                store.replace("world/world.json", json.dumps({"edition": EDITION}).encode())
             raise LockHeldError("in use")
 
         def __exit__(self, *_):
@@ -121,3 +123,13 @@ def test_whoever_builds_it_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.worlds._PATIENCE_S", 0.0)
     with pytest.raises(LockHeldError):
         ensure_world(recipe, store, _quiet)
+
+
+def test_a_world_of_an_earlier_version_is_named_and_left_alone(settled: Workdir) -> None:
+    file = settled.path / "world/world.json"
+    about = json.loads(file.read_text("utf-8"))
+    del about["edition"]
+    file.unlink()  # workdirs share files by hard links
+    file.write_text(json.dumps(about), "utf-8")
+    with pytest.raises(WorldError, match=r"holds edition 1 of the nano world.*remove the folder, or give another"):
+        settled.run()
