@@ -16,7 +16,7 @@ from pipeline.line import step_named
 
 def main() -> None:
     workdir = sys.argv[1] if len(sys.argv) > 1 else "build/mini"
-    planner, _ = planner_over(load_recipe("mini"), Store(workdir))
+    planner, _ = planner_over(load_recipe("mini"), Store(workdir), reading=True)
 
     def table(step: str, name: str) -> pl.DataFrame:
         manifests = planner.plan(step_named(step)).settled().values()

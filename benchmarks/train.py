@@ -51,7 +51,7 @@ class Case:
     gpu: tuple[int, int]
 
 
-CASES = (Case("tiny", TINY, (64, 24), (1024, 60)), Case("vit-b-32", B_32, (16, 4), (512, 60)))
+CASES = (Case("tiny", TINY, (64, 16), (1024, 60)), Case("vit-b-32", B_32, (8, 3), (512, 60)))
 
 
 def photo_like(number):

@@ -178,7 +178,7 @@ def _stopper(interrupts: Interrupts, time_limit_s: float) -> Callable[[], bool]:
     return lambda: interrupts.draining or time.monotonic() > deadline
 
 
-def planner_over(recipe: Recipe, store: Store) -> tuple[Planner, CommitStore]:
-    """Return a planner over an existing workdir, for commands that change nothing."""
+def planner_over(recipe: Recipe, store: Store, *, reading: bool = False) -> tuple[Planner, CommitStore]:
+    """Return a planner over an existing workdir; ``reading``: for commands that look at what was made, wherever."""
     commits = CommitStore(store)
-    return Planner(recipe, store, commits, metadata_slices(recipe, store)), commits
+    return Planner(recipe, store, commits, metadata_slices(recipe, store), reading=reading), commits

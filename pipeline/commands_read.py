@@ -113,15 +113,19 @@ def _naming_verify() -> Iterator[None]:
         raise UserError(f"{error}; run `rs5m-build verify`, which sets it aside, then `rs5m-build run`") from error
 
 
-def _planner(recipe: Recipe, store: Store, *, remember: bool = True) -> Planner | None:
-    """Return a planner, None before the world is built; ``remember`` lets it keep file digests in the cache."""
+def _planner(recipe: Recipe, store: Store, *, remember: bool = True, reading: bool = False) -> Planner | None:
+    """Return a planner, None before the world is built.
+
+    ``remember`` lets it keep file digests in the cache; ``reading`` takes commits as made, whatever made them.
+    """
     if recipe.world and store.size("world/world.json") is None:
         return None
-    return Planner(recipe, store, CommitStore(store), metadata_slices(recipe, store, remember=remember))
+    slices = metadata_slices(recipe, store, remember=remember)
+    return Planner(recipe, store, CommitStore(store), slices, reading=reading)
 
 
 def _existing(recipe: Recipe, store: Store) -> Planner:
-    planner = _planner(recipe, store)
+    planner = _planner(recipe, store, reading=True)
     if planner is None:
         raise UserError(f"{store.uri}: its world is not built yet; run `rs5m-build run` first")
     return planner

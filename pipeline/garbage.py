@@ -102,11 +102,14 @@ def _standing(commits: CommitStore) -> dict[str, tuple[CommitName, Manifest]]:
 
 
 def _counted(recipe: Recipe, store: Store, commits: CommitStore, found: Collected) -> set[str]:
-    """Return the paths of the commits that stay: those the current plan counts, and all of steps not settled yet."""
+    """Return the paths of the commits that stay.
+
+    Those the current plan counts, all of steps not settled yet, and those of trainings, which stand beside the line.
+    """
     if recipe.world and store.size("world/world.json") is None:
         found.kept_steps = commits.steps()
         return {name.path for step in commits.steps() for name in commits.step(step).all()}
-    planner = Planner(recipe, store, commits, metadata_slices(recipe, store))
+    planner = Planner(recipe, store, commits, metadata_slices(recipe, store), reading=True)
     stay: set[str] = set()
     for step in LINE:
         plan = planner.plan(step)
@@ -116,7 +119,8 @@ def _counted(recipe: Recipe, store: Store, commits: CommitStore, found: Collecte
         else:
             stay |= {name.path for name in commits.step(step.name).all()}
             found.kept_steps.append(step.name)
-    return stay
+    trained = [name for name in commits.steps() if name not in {step.name for step in LINE}]
+    return stay | {name.path for step in trained for name in commits.step(step).all()}
 
 
 def _referenced(store: Store, manifests: list[Manifest]) -> set[str]:

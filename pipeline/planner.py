@@ -15,6 +15,7 @@ from manifests.sources import load_sources
 from manifests.store import Store
 from pipeline.line import LINE, step_named
 from pipeline.metadata import Slice
+from pipeline.surroundings import Surroundings, with_batch
 from pipeline.worker import InputFile, Layout, PriorFiles
 from stages.encoder import resolve_device
 from stages.places import archive_source, lane
@@ -92,10 +93,19 @@ class Planner:
         commits: Its commits.
         slices: The partitions of filter.match.
         retry_failed: Whether partitions with failed rows are open again.
+        reading: Whether nothing will be run: then a commit counts whatever models and numeric profile it was made
+            with, because the machine that reads a build need not be one that could have made it.
     """
 
     def __init__(
-        self, recipe: Recipe, store: Store, commits: CommitStore, slices: list[Slice], *, retry_failed: bool = False
+        self,
+        recipe: Recipe,
+        store: Store,
+        commits: CommitStore,
+        slices: list[Slice],
+        *,
+        retry_failed: bool = False,
+        reading: bool = False,
     ) -> None:
         self._flat = _on_this_machine(recipe)
         self._skip = frozenset(recipe.run.skip)
@@ -103,6 +113,7 @@ class Planner:
         self._commits = commits
         self._slices = slices
         self._retry_failed = retry_failed
+        self._reading = reading
         self._plans: dict[str, StepPlan] = {}
         self._retried: set[str] = set()
         self._receipts: dict[str, dict[str, Receipt]] = {}
@@ -142,17 +153,20 @@ class Planner:
         sizes = self._sizes(step)
         settings = Settings(self.settings(step))
         found = list(self._partitions(step, plan))
-        profile, models = (step.profile(settings), step.models(settings)) if found else ({}, {})
+        same = Surroundings(step, settings, lenient=self._reading) if found else None
         for partition, params, inputs, digests in found:
             parts = Parts(
                 inputs=sorted(digests),
                 recipe={key: self._flat[key] for key in step.reads},
                 code=step.VERSION,
-                models=models,
-                pins=step.pins(settings, params),
-                profile=profile,
+                models=same.models if same else {},
+                pins=same.pins(params) if same else {},
+                profile=same.profile if same else {},
             )
-            if step.batched:
+            by_fingerprint = commits.names.get(partition, {})
+            if same and self._reading and (made := same.made_elsewhere(parts, by_fingerprint, self._commits)):
+                parts = made
+            elif step.batched:
                 batch = self._batch(step, partition, parts, commits)
                 params, parts = {**params, "batch": batch}, with_batch(parts, batch)
             plan.partitions.append(self._placed(step, partition, parts, inputs, params, commits, sizes, plan.corrupt))
@@ -221,7 +235,12 @@ class Planner:
         source = archive_source(partition)
         if not step.recording or source is None:
             return {}
-        return {"source": source, "archives": self._archives.get(source, [])}
+        digests = sorted(item.digest for item in self._slices if item.source == source)
+        return {
+            "source": source,
+            "archives": self._archives.get(source, []),
+            "archive_digests": list[JsonValue](digests),
+        }
 
     def _unsettled(self, before: StepPlan) -> list[str]:
         own = [p.name for p in before.partitions if p.state != "done" and p.name not in self._skip]
@@ -324,11 +343,6 @@ def _may_hold(manifest: Manifest, archive: str | None, layout: str) -> bool:
     if archive is not None:
         return archive_source(manifest.partition) == archive
     return layout_of(manifest).key != layout
-
-
-def with_batch(parts: Parts, batch: int) -> Parts:
-    """Return ``parts`` with the batch as part of the numeric profile."""
-    return parts.model_copy(update={"profile": {**parts.profile, "batch": str(batch)}})
 
 
 def lane_of_source(source: str) -> str:

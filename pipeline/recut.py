@@ -142,7 +142,7 @@ def _planned(recipe: Recipe, store: Store) -> Planner:
     """Return a planner over a workdir that holds scores for this recipe. Raises UserError where it does not."""
     if recipe.world and store.size("world/world.json") is None:
         raise UserError(f"{store.uri}: its world is not built yet; run `rs5m-build run --until outlier` first")
-    planner, _ = planner_over(recipe, store)
+    planner, _ = planner_over(recipe, store, reading=True)
     plan = planner.plan(step_named(_SCORES))
     skip = set(recipe.run.skip)
     missing = [*plan.waiting, *(p.name for p in plan.partitions if p.state != "done" and p.name not in skip)]

@@ -254,7 +254,15 @@ class Runner:
     def _spec(self, step: Step, plan: PartitionPlan, *, final: bool) -> TaskSpec:
         settings = self._planner.settings(step)
         return TaskSpec(
-            plan.step, plan.partition, settings, plan.params, final, plan.inputs, plan.prior, self._run.scratch
+            plan.step,
+            plan.partition,
+            settings,
+            plan.params,
+            final,
+            plan.inputs,
+            plan.prior,
+            self._run.scratch,
+            plan.parts,
         )
 
     def _commit(self, step: Step, plan: PartitionPlan, outcome: Outcome, seconds: float) -> None:

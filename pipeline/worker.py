@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from manifests.canonical import JsonValue
+from manifests.fingerprint import Parts
 from manifests.ledger import to_counts
 from manifests.manifest import LedgerReceipt, Receipt
 from manifests.recipe import Settings
@@ -18,7 +19,7 @@ from manifests.store import Store
 from manifests.tables import empty_frame, file_sha256, read_table, write_table
 from pipeline.line import step_named
 from stages.places import archive_source, partitions_of
-from stages.step import CorruptFileError, Output, PriorCommit, Step, StoredFile, Task
+from stages.step import CorruptFileError, ModelMissingError, Output, PriorCommit, Step, StoredFile, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class PriorFiles:
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """A task as sent to a worker: plain values only."""
+    """A task as sent to a worker: plain values only; ``parts`` is what the driver says its result depends on."""
 
     step: str
     partition: str
@@ -67,6 +68,7 @@ class TaskSpec:
     inputs: list[InputFile] = field(default_factory=list)
     prior: list[PriorFiles] = field(default_factory=list)
     scratch: str = ""
+    parts: Parts | None = None
 
     @property
     def name(self) -> str:
@@ -89,8 +91,13 @@ class Outcome:
 
 
 def run_task(store: Store, spec: TaskSpec) -> Outcome:
-    """Run one task to its receipts; whatever the step raises goes up."""
+    """Run one task to its receipts; whatever the step raises goes up.
+
+    Raises:
+        ModelMissingError: If this worker's models, pinned inputs or library versions are not the driver's.
+    """
     step = step_named(spec.step)
+    _check_surroundings(step, spec)
     with tempfile.TemporaryDirectory(prefix="rs5m-", dir=spec.scratch or None) as folder:
         work, out = Path(folder, "work"), Path(folder, "out")
         work.mkdir()
@@ -111,6 +118,30 @@ def run_task(store: Store, spec: TaskSpec) -> Outcome:
         facts=result.facts,
         pointed=result.pointed,
     )
+
+
+def _check_surroundings(step: Step, spec: TaskSpec) -> None:
+    """Refuse to make rows under a fingerprint that another machine's models or libraries would stand behind."""
+    if spec.parts is None:
+        return
+    settings = Settings(spec.settings)
+    here = {
+        "models": step.models(settings),
+        "pins": step.pins(settings, spec.params),
+        "profile": {**step.profile(settings), **_batch_of(step, spec)},
+    }
+    for part, values in here.items():
+        planned: dict[str, str] = getattr(spec.parts, part)
+        if differ := sorted(name for name in {*planned, *values} if planned.get(name) != values.get(name)):
+            name = differ[0]
+            raise ModelMissingError(
+                f"{spec.name}: this worker's {part} differ from the driver's: {name} is {values.get(name)!r} here and "
+                f"{planned.get(name)!r} there; give all machines the same files and versions"
+            )
+
+
+def _batch_of(step: Step, spec: TaskSpec) -> dict[str, str]:
+    return {"batch": str(spec.params["batch"])} if step.batched else {}
 
 
 def _stored(store: Store, step: Step, task: Task, output: Output, out: Path) -> Receipt:

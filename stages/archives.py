@@ -152,6 +152,8 @@ class _Folder(Archive):
 
 # What zipfile raises for a member it cannot unpack: damaged, encrypted, or packed in a way it does not know.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
+# Of the others zipfile unpacks whole blocks, whatever size is declared: kilobytes become gigabytes.
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _REGULAR = 0o100000
 _FILE_TYPE = 0o170000
 
@@ -174,6 +176,10 @@ class _Zip(Archive):
     def _read(self, paths: list[str]) -> Iterator[Piece]:
         for path in sorted(paths, key=lambda path: self._places[path].header_offset):
             info: zipfile.ZipInfo = self._places[path]
+            if info.compress_type not in _ZIP_METHODS:
+                words = f"is packed by zip method {info.compress_type}; only stored and deflated members are read"
+                yield Piece(path, problem="damaged", detail=words)
+                continue
             try:
                 with self._zip.open(info) as file:
                     body = file.read(info.file_size + 1)  # zipfile itself stops at the declared size

@@ -20,6 +20,8 @@ EXPECTED = {
 # fMoW: test and seq hold numbers for names; with their ground truth joined they are test_gt and seq_gt.
 _FMOW_SPLITS = ("train", "val", "test", "test_gt", "seq", "seq_gt")
 _FMOW_IMAGE = re.compile(r"(?P<location>[a-z0-9][a-z0-9_-]*)_(?P<number>\d+)_(?:rgb|msrgb)\.jpe?g")
+# fMoW-full: the same frames as GeoTIFFs of raw bands, which may lie beside.
+_FMOW_COMPANION = re.compile(r"[a-z0-9][a-z0-9_-]*_\d+_(?:ms|pan|rgb|msrgb)\.tiff?")
 _FMOW_LOCATION = re.compile(r"(?P<label>[a-z][a-z0-9_-]*)_\d+")
 # BigEarthNet: v1 names a scene by satellite and time, v2 (reBEN) by baseline, orbit and tile too. Hours below ten
 # have lost their zero in some names of v1.
@@ -37,7 +39,7 @@ class Frame:
     """One image of a folder or archive: a row.
 
     Attributes:
-        path: Where it lies in the archive: its file; for BigEarthNet the patch's folder.
+        path: Where it lies in the archive: its file; for BigEarthNet the patch's folder, empty for the root itself.
         official: Its path in the official set; empty for an image that is none of the set's.
         key: The official name without a suffix.
         group: Frames that show one place, and must not be parted: fMoW's location, BigEarthNet's scene.
@@ -74,6 +76,12 @@ def url_of(source: str, frame: Frame) -> str:
     return f"{source}:{frame.official}"
 
 
+def file_of(frame: Frame, ending: str) -> str:
+    """Return the path of a file of a BigEarthNet patch, e.g. of its ``B04.tif``."""
+    name = f"{frame.key}_{ending}"
+    return f"{frame.path}/{name}" if frame.path else name
+
+
 def find_frames(layout: str, name: str, paths: Iterable[str]) -> Found:
     """Find the images of a set among files.
 
@@ -95,7 +103,7 @@ def find_frames(layout: str, name: str, paths: Iterable[str]) -> Found:
 
 
 def _fmow(parts: list[str], path: str) -> Frame | None:
-    if not _IMAGE.fullmatch(parts[-1]):
+    if not _IMAGE.fullmatch(parts[-1]) or _FMOW_COMPANION.fullmatch(parts[-1]):
         return None
     image = _FMOW_IMAGE.fullmatch(parts[-1])
     if not image or len(parts) < 2 or parts[-2] != image["location"]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Read when the hub client is first imported: no test asks a hub, and none waits for one.
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 from manifests.store import Store
 from pipeline.workdir import open_workdir

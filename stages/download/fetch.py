@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import polars as pl
 
-from manifests.canonical import JsonValue
+from manifests.canonical import JsonValue, canonical_digest
 from manifests.ledger import Departures, count_by_source
 from manifests.recipe import Settings
 from manifests.schemas import TABLES
@@ -83,10 +83,14 @@ class Fetch(Step):
         )
 
     def pins(self, settings: Settings, params: Mapping[str, JsonValue]) -> dict[str, str]:
-        """Return what renders the partition's images, if anything does."""
+        """Return what renders the partition's images, if anything does, and what its archives hold.
+
+        Archives that changed are read anew: what they gave before, refusals included, is no answer of these.
+        """
         del settings
-        renderer = _renderer(params)
-        return {"renderer": renderer} if renderer else {}
+        renderer, digests = _renderer(params), params.get("archive_digests")
+        pins = {"renderer": renderer} if renderer else {}
+        return pins | ({f"archives {params['source']}": canonical_digest(digests)} if digests else {})
 
 
 class _Images:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,12 @@ from PIL import Image, features
 
 from manifests.sources import SourceSpec
 from manifests.store import Store
-from stages.archives import open_archive
+from stages.archives import kind_of, open_archive
 from stages.download.answers import EMPTY, Answer, Limits
 from stages.download.media import HEAD_BYTES, describe, sniff
 from stages.geotiff import Band, BandError, read_band
-from stages.layouts import Frame, find_frames, url_of
-from stages.members import Piece
+from stages.layouts import EXPECTED, Frame, file_of, find_frames, url_of
+from stages.members import ArchiveError, Piece
 from stages.uris import named
 
 BANDS = ("B04", "B03", "B02")
@@ -68,6 +68,9 @@ def stretch(red: Band, green: Band, blue: Band) -> NDArray[np.uint8]:
     return np.minimum(255, (255 * bands + white // 2) // white).astype(np.uint8)
 
 
+_NOWHERE = Answer("", "download.no_member", detail="no folder or archive holds it")
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """A frame to be taken from an archive: its url, and the members it is made of."""
@@ -81,6 +84,9 @@ def take_from_archives(
 ) -> Iterator[Answer]:
     """Take images from a source's folders and archives; the first that holds one sound decides.
 
+    Only where none does, the refusal counts: the first that is about an image, before one about a member that cannot
+    be read.
+
     Args:
         store: The workdir.
         source: The source.
@@ -90,28 +96,39 @@ def take_from_archives(
         budget_s: Seconds after which no further image is read; those left have no answer.
 
     Raises:
-        ArchiveError: If an archive is damaged as a whole.
+        ArchiveError: If an archive is damaged as a whole, or is not there: what it holds is not known then.
     """
     ends = time.monotonic() + budget_s
     left, refused = set(urls), dict[str, Answer]()
-    for uri in [uri for pattern in archives for uri in named(store, pattern)]:
+    for uri in _uris(store, source, archives):
         if not left:
             return
         for answer in _of_archive(store, source, uri, left, limits):
-            if answer.reason == "download.no_member":
-                refused.setdefault(answer.url, answer)  # another archive may hold it whole
-            else:
+            if answer.reason is None:
                 left.discard(answer.url)
                 yield answer
+            elif refused.get(answer.url, _NOWHERE).reason == _NOWHERE.reason:
+                refused[answer.url] = answer  # another archive may hold it sound
             if time.monotonic() > ends:
                 return
     for url in sorted(left):
-        yield refused.get(url) or Answer(url, "download.no_member", detail="no folder or archive holds it")
+        yield refused.get(url) or replace(_NOWHERE, url=url)
+
+
+def _uris(store: Store, source: SourceSpec, archives: Sequence[str]) -> list[str]:
+    """Return the names that patterns stand for; each stood for something when the build was planned."""
+    found = {pattern: named(store, pattern) for pattern in archives}
+    for pattern, uris in found.items():
+        if not uris:
+            raise ArchiveError(f"sources.{source.key}.metadata: {pattern} matches nothing; is its disk mounted here?")
+    return [uri for uris in found.values() for uri in uris]
 
 
 def _of_archive(store: Store, source: SourceSpec, uri: str, urls: set[str], limits: Limits) -> Iterator[Answer]:
     with open_archive(store, uri) as archive:
         found = find_frames(source.format, archive.name, (member.path for member in archive.members()))
+        if not found.any and kind_of(store, uri) == "folder":  # as a disk leaves its mount point
+            raise ArchiveError(f"{uri}: holds no image in the layout {EXPECTED[source.format]}; is its disk mounted here?")
         wanted: dict[str, _Wanted] = {}
         for frame in found.frames:
             url = url_of(source.key, frame)
@@ -131,7 +148,7 @@ def _of_archive(store: Store, source: SourceSpec, uri: str, urls: set[str], limi
 def _parts(layout: str, frame: Frame) -> tuple[str, ...]:
     if layout != "bigearthnet":
         return (frame.path,)
-    return tuple(f"{frame.path}/{frame.key}_{band}.tif" for band in BANDS)
+    return tuple(file_of(frame, f"{band}.tif") for band in BANDS)
 
 
 def _as_it_is(of: _Wanted, pieces: list[Piece], limits: Limits) -> Answer:

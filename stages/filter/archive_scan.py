@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from manifests.identity import locator, sample_id
 from manifests.ledger import Departures
@@ -19,18 +16,16 @@ from manifests.sources import SourceSpec
 from manifests.store import Store
 from manifests.tables import empty_frame
 from stages.archives import open_archive
+from stages.filter.patch_table import MAX_TABLE_BYTES, TABLE_NAME, read_patch_table
 from stages.filter.rows import MetadataError
 from stages.filter.sidecars import MAX_SIDECAR_BYTES, Facts, from_band, read_bigearthnet, read_fmow
 from stages.filter.values import canonical, detail
 from stages.geotiff import BandError, read_place
-from stages.layouts import EXPECTED, Frame, find_frames, url_of
+from stages.layouts import EXPECTED, Frame, file_of, find_frames, url_of
 from stages.members import Archive, ArchiveError, Piece
 
 # Rows whose sidecars are in memory at a time, unless each reading would cost a pass over the archive.
 _CHUNK_ROWS = 50_000
-_MAX_TABLE_BYTES = 1 << 28
-_TABLE = "metadata.parquet"
-_TABLE_COLUMNS = ("patch_id", "labels", "split", "country")
 # All bands of a patch have one outline; those of 60 m a pixel have the smallest files.
 _PLACING_BANDS = ("B01", "B09", "B05", "B02", "B03", "B04")
 
@@ -141,7 +136,7 @@ def _fmow(archive: Archive, frames: Sequence[Frame], paths: frozenset[str]) -> d
 
 def _bigearthnet(archive: Archive, frames: Sequence[Frame], paths: frozenset[str]) -> dict[str, Facts | str]:
     patches = {frame.path: frame for frame in frames if frame.official}
-    sidecars = {f"{path}/{frame.key}_labels_metadata.json": path for path, frame in patches.items()}
+    sidecars = {file_of(frame, "labels_metadata.json"): path for path, frame in patches.items()}
     wanted = {path: patch for path, patch in sidecars.items() if path in paths}
     said: dict[str, Facts | str] = {
         wanted[piece.path]: _read(piece, read_bigearthnet) for piece in archive.read_many(wanted, MAX_SIDECAR_BYTES)
@@ -155,7 +150,7 @@ def _bigearthnet(archive: Archive, frames: Sequence[Frame], paths: frozenset[str
 
 
 def _band(frame: Frame, paths: frozenset[str]) -> str | None:
-    named = (f"{frame.path}/{frame.key}_{band}.tif" for band in _PLACING_BANDS)
+    named = (file_of(frame, f"{band}.tif") for band in _PLACING_BANDS)
     return next((path for path in named if path in paths), None)
 
 
@@ -169,23 +164,16 @@ def _placed(frame: Frame, table: Mapping[str, Mapping[str, Any]], body: bytes) -
 
 def _patch_table(archive: Archive, paths: frozenset[str], patches: set[str]) -> dict[str, dict[str, Any]]:
     """Return the rows of the metadata.parquet nearest to the root, by patch; none where there is no such file."""
-    tables = sorted((p for p in paths if p.rpartition("/")[2] == _TABLE), key=lambda p: (p.count("/"), p))
+    tables = sorted((p for p in paths if p.rpartition("/")[2] == TABLE_NAME), key=lambda p: (p.count("/"), p))
     if not tables:
         return {}
-    piece = archive.read(tables[0], _MAX_TABLE_BYTES)
+    piece = archive.read(tables[0], MAX_TABLE_BYTES)
     try:
         if piece.problem:
-            raise MetadataError(f"{piece.problem} {piece.detail}")
-        file = pq.ParquetFile(io.BytesIO(piece.body))
-        columns = [name for name in _TABLE_COLUMNS if name in file.schema_arrow.names]
-        return {row["patch_id"]: row for row in _table_rows(file, columns) if row["patch_id"] in patches}
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise MetadataError(f"{piece.problem.replace('_', ' ')}: {piece.detail}")
+        return read_patch_table(piece.body, patches)
+    except MetadataError as error:
         raise MetadataError(f"{tables[0]}: cannot be read ({error}); fetch it again or remove it") from error
-
-
-def _table_rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
-    for batch in file.iter_batches(columns=columns):
-        yield from batch.to_pylist()
 
 
 def _read(piece: Piece, reader: Callable[[bytes], Facts]) -> Facts | str:

@@ -14,9 +14,11 @@ from stages.geotiff import Place
 
 MAX_SIDECAR_BYTES = 1 << 20
 """A sidecar has a few kilobytes; a larger one is refused unread."""
+MAX_TEXT = 4_096
+"""Characters of a text that is kept."""
+MAX_LABELS = 64
+"""Labels that are kept of an image."""
 
-_MAX_TEXT = 4_096
-_MAX_LABELS = 64
 _FMOW_FIELDS = (
     "country_code", "timestamp", "img_width", "img_height", "multi_resolution_dbl", "gsd", "utm", "cloud_cover",
     "scan_direction", "target_azimuth_dbl", "off_nadir_angle_dbl", "raw_location",
@@ -150,7 +152,7 @@ def _plain(value: object) -> object:
 
 def _is_text(value: object) -> bool:
     # JSON can spell halves of surrogate pairs, which no UTF-8 holds.
-    return isinstance(value, str) and len(value) <= _MAX_TEXT and not any("\ud800" <= c <= "\udfff" for c in value)
+    return isinstance(value, str) and len(value) <= MAX_TEXT and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _is_number(value: object) -> bool:
@@ -160,7 +162,7 @@ def _is_number(value: object) -> bool:
 def _labels(value: object) -> tuple[str, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         return ()
-    return tuple(str(label) for label in value[:_MAX_LABELS] if _is_text(label))
+    return tuple(str(label) for label in value[:MAX_LABELS] if _is_text(label))
 
 
 def _iso(value: object) -> str | None:

@@ -101,9 +101,16 @@ def _described(placed: pl.DataFrame, tables: Tables) -> pl.DataFrame:
 
 
 def _own_name() -> pl.Expr:
-    """A web row is named by its id; an image of an archive keeps its official name, without folder and suffix."""
-    official = pl.col("url").str.replace(r"^[^:]*:", "").str.replace(r"^.*/", "").str.replace(r"\.[A-Za-z0-9]+$", "")
-    return pl.when(pl.col("subset") == "rs3").then(official).otherwise("sample_id")
+    """A web row is named by its id; an image of an archive keeps its official name, without folder and suffix.
+
+    fMoW numbers the locations of each of its splits anew: names from any but ``train`` say their split.
+    """
+    path = pl.col("url").str.replace(r"^[^:]*:", "")
+    official = path.str.replace(r"^.*/", "").str.replace(r"\.[A-Za-z0-9]+$", "")
+    split = path.str.extract(r"^([^/]+)/")
+    other_split = (pl.col("source") == "fmow") & (split != "train")
+    named = pl.when(other_split).then(pl.concat_str(split, pl.lit("_"), official)).otherwise(official)
+    return pl.when(pl.col("subset") == "rs3").then(named).otherwise("sample_id")
 
 
 def composed(parts: Mapping[str, Sequence[str]]) -> pl.Expr:
@@ -111,16 +118,19 @@ def composed(parts: Mapping[str, Sequence[str]]) -> pl.Expr:
 
     Args:
         parts: Columns (text, meta, chosen, top, ssl) by source, joined by a space in that order; what a row lacks is
-            left out. ``*``: every source that is not named.
+            left out. ``*``: every source that is not named. A row that has none of them gets what it does have, the
+            chosen caption or its text: no pair is released without a text.
     """
     text = _joined(parts.get("*", ["text"]))
     for source, columns in sorted(parts.items()):
         if source != "*":
             text = pl.when(pl.col("source") == source).then(_joined(columns)).otherwise(text)
-    return text
+    return pl.when(text.str.len_bytes() > 0).then(text).otherwise(pl.coalesce("chosen", "text"))
 
 
 def _joined(columns: Sequence[str]) -> pl.Expr:
+    if not columns:
+        return pl.lit("")
     known = [pl.when(pl.col(name).str.len_bytes() > 0).then(name) for name in columns]
     return pl.concat_str(known, separator=" ", ignore_nulls=True)
 

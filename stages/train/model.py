@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from manifests.models import ModelSpec
 from stages import torchvision_shim
 from stages.mini_model import CONFIG, WEIGHTS
-from stages.open_clip_load import _created, _source, read_config
+from stages.freed_memory import keep_freed_memory
+from stages.open_clip_load import create_model, model_source, read_config
 from stages.step import ModelMissingError
 
 if TYPE_CHECKING:
@@ -80,8 +81,9 @@ def load_trainee(spec: ModelSpec, *, lock_image: bool = False, lock_text: bool =
         raise ModelMissingError(f"train.model = {spec.name!r} has nothing to train; name mini, or local-dir:PATH")
     torchvision_shim.declare()
     try:
-        name, told = _source(spec)
-        model, _, tokenizer = _created(name, {**told, "output_dict": True})
+        keep_freed_memory()
+        name, told = model_source(spec)
+        model, _, tokenizer = create_model(name, {**told, "output_dict": True})
     except ModelMissingError as error:
         raise ModelMissingError(f"train.model = {spec.name!r}: {error}") from error
     model.output_dict = True

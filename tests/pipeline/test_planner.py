@@ -80,7 +80,7 @@ def test_a_setting_is_told_and_only_what_reads_it_is_to_do(built, override, step
     ("attribute", "value", "change"),
     [
         ("VERSION", 99, ("code", "VERSION", 99)),
-        ("profile", lambda _: {"codec": "other"}, ("profile", "codec", "other")),
+        ("profile", lambda *_: {"codec": "other"}, ("profile", "codec", "other")),
         ("pins", lambda *_: {"list": "cafe"}, ("pins", "list", "cafe")),
     ],
 )

@@ -184,4 +184,13 @@ def test_the_recipe_says_what_the_released_text_is_made_of(parts, text):
 
 def test_a_part_that_is_missing_is_left_out_of_the_text():
     assert archived(meta=None).row("plan", "a")["caption"] == "the chosen"
-    assert archived(changed={"shard.caption": {}}).row("plan", "a")["caption"] == ""
+
+
+@pytest.mark.parametrize("parts", [{}, {"fmow": ["meta"]}, {"fmow": []}])
+def test_no_pair_is_without_a_text(parts):
+    assert archived(meta=None, changed={"shard.caption": parts}).row("plan", "a")["caption"] == "the chosen"
+
+
+def test_images_of_another_split_do_not_share_their_names():
+    val = archived(url="fmow:val/port/port_1/port_1_0_rgb.jpg").row("plan", "a")["img_name"]
+    assert val == "fmow_val_port_1_0_rgb.jpg"
