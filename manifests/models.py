@@ -7,16 +7,16 @@ digests, `stages.encoder` loads.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 import tomllib
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from manifests.canonical import JsonValue, canonical_digest
+from manifests.model_files import file_sha256, folder_content, hub_commit, tag_weights, weights_sha256
 
 FOLDER = Path(__file__).with_name("models")
 SCHEMES = ("open_clip", "hf-hub", "local-dir")
@@ -25,7 +25,6 @@ _FORMS = "open_clip:NAME/WEIGHTS, hf-hub:ORG/NAME[@REVISION] or local-dir:PATH"
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 _OPEN_CLIP = re.compile(r"[\w.-]+/.+", re.ASCII)
 _SHIPPED = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
-_BLOCK_BYTES = 1 << 20
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1)]
@@ -112,24 +111,55 @@ class ModelSpec(_Frozen):
 
     @property
     def digest(self) -> str:
-        """Hex digest of what decides the numbers: sizes and load form, wheels, and the content of local files.
+        """Hex digest of what decides the numbers: sizes, load form, wheels, and the content of the model's files.
 
-        A tag of open_clip and an unpinned hub id stand for themselves: what a hub serves under them may move.
+        A hub id stands for the commit, and a tag of open_clip for the weights, that this machine's caches hold: both
+        are what will be loaded. What is not in a cache stands for itself, marked: it is fetched at first use, and
+        from then on the digest is another one, that of what was fetched. A hub id pinned to a full commit is the same
+        before and after.
 
         Raises:
-            ValueError: If a local file is gone.
+            ValueError: If a local file is gone, or the hub has no such names.
         """
         fields = ("kind", "context", "image_size", "dimensions", "features", "version")
         content: dict[str, JsonValue] = {field: getattr(self, field) for field in fields}
         content["wheels"] = [wheel.sha256 for wheel in self.wheel]
-        content["files"] = {name: _file_sha256(FOLDER / name) for name in self.files}
         content["head"] = [*self.head.weight, self.head.bias] if self.head else None
-        content["load"] = self.load
-        if self.scheme == "local-dir":
-            content["load"] = {name: list(entry) for name, entry in _folder_content(Path(self.target)).items()}
-        elif self.scheme == "open_clip" and (weights := _weights_file(self.target)):
-            content["load"] = [self.target.partition("/")[0], _file_sha256(weights)]
+        try:
+            content["files"] = {name: file_sha256(FOLDER / name) for name in self.files}
+            found = self._at_hand()
+        except OSError as error:
+            raise ValueError(f"cannot read the model {self.name}: {error}") from error
+        content["load"] = {"not at hand": self.load} if found is None else found
         return canonical_digest(content)
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether `digest` is of what will be loaded: False where that is yet to be fetched, or was lost.
+
+        Raises:
+            ValueError: If the hub has no such names.
+        """
+        try:
+            return self._at_hand() is not None
+        except OSError:
+            return False
+
+    def _at_hand(self) -> JsonValue:
+        """Return what decides which weights are loaded; None where that is yet to be fetched."""
+        if self.scheme == "local-dir":
+            return {name: list(entry) for name, entry in folder_content(Path(self.target)).items()}
+        if self.scheme == "hf-hub":
+            repository, _, revision = self.target.partition("@")
+            commit = hub_commit(repository, revision)
+            return [repository, commit] if commit else None
+        if self.scheme != "open_clip":
+            return self.load
+        architecture, _, weights = self.target.partition("/")
+        if file := _weights_file(self.target):
+            return [architecture, file_sha256(file)]
+        cached = tag_weights(architecture, weights)
+        return [architecture, weights, weights_sha256(cached)] if cached else None
 
 
 def shipped_models() -> tuple[str, ...]:
@@ -206,31 +236,3 @@ def _weights_file(target: str) -> Path | None:
     """Return the file of ``NAME/PATH``; None for a tag."""
     path = local_path(target.partition("/")[2])
     return path if path.is_absolute() or path.suffix else None
-
-
-def _folder_content(folder: Path) -> dict[str, tuple[int, str]]:
-    """Return size and sha256 of every file directly in a folder, hidden ones aside, by name."""
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-        return {path.name: (path.stat().st_size, _file_sha256(path)) for path in paths}
-    except OSError as error:
-        raise ValueError(f"cannot read the model in {folder}: {error}") from error
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        stat = path.stat()
-        return _sha256_of(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-    except OSError as error:
-        raise ValueError(f"cannot read the model file {path}: {error}") from error
-
-
-@lru_cache(maxsize=256)
-def _sha256_of(path: str, size: int, changed_ns: int, inode: int) -> str:
-    """Digest of a file, once a process while size, time and inode stay."""
-    del size, changed_ns, inode
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

@@ -90,7 +90,7 @@ def load_vocabulary(id_: str) -> Vocabulary:
     """
     files = {path.stem: path for path in _FOLDER.glob("*.toml")}
     if id_ not in files:
-        raise ValueError(f"no vocabulary {id_!r} (caption.vocabulary); known: {', '.join(sorted(files))}")
+        raise ValueError(f"no vocabulary {id_!r}; known: {', '.join(sorted(files))}")
     return make_vocabulary(id_, tomllib.loads(files[id_].read_text(encoding="utf-8")))
 
 

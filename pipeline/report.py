@@ -62,10 +62,23 @@ def _is_complete(plan: StepPlan, recipe: Recipe) -> bool:
 def _funnel(subset: str, specs: Mapping[str, SourceSpec], rows: Mapping[str, FunnelRow]) -> JsonValue:
     mine = {key: spec for key, spec in specs.items() if spec.subset == subset}
     listed: list[JsonValue] = [
-        {"source": key, "name": spec.name, **asdict(rows[key]), "published": _published(spec.published)}
+        {
+            "source": key,
+            "name": spec.name,
+            **asdict(rows[key]),
+            "published": _published(spec.published),
+            **_archive(spec),
+        }
         for key, spec in mine.items()
     ]
     return {"rows": listed, "total": {**asdict(total(rows[key] for key in mine)), "published": _sum(mine.values())}}
+
+
+def _archive(spec: SourceSpec) -> dict[str, JsonValue]:
+    """Return what the published table of archives says beside the counts."""
+    if spec.subset != "rs3":
+        return {}
+    return {"original_split": spec.original_split.capitalize(), "has_class_label": spec.has_class_label}
 
 
 def _published(row: Published | None) -> JsonValue:

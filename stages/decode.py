@@ -1,49 +1,38 @@
 """Guarded decoding of bytes that strangers sent: one picture's facts and its two small grey copies, or a reason.
 
-Pillow does the decoding, with its own guards left on: truncated files fail, metadata is bounded as Pillow bounds it.
 The two copies are what later stages compare, so that no later step of duplicate removal opens a picture again.
 """
 
-import io
 import math
-import re
-import struct
-import threading
-import warnings
-import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+from stages.picture_files import DAMAGED, PictureFileError, open_guarded
+
 HASH_SIDE = 32
 THUMBNAIL_SIDE = 16
 _ANIMATED = frozenset({"GIF", "WEBP", "PNG"})  # frames of one canvas; further pages of a TIFF or JPEG are never decoded
-_DETAIL_BYTES = 200
-DAMAGED = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, MemoryError,
-    RuntimeError, struct.error, zlib.error,
-)  # fmt: skip
-"""What Pillow's parsers and codecs were seen to raise on damaged input. Pillow names no common ancestor."""
+_BOMB = "DecompressionBombError: "
 
 
-class DecodeError(ValueError):
+class DecodeError(PictureFileError):
     """A body is not a picture this project accepts.
 
     Attributes:
         reason: dedup.empty, dedup.too_many_pixels or dedup.undecodable.
         detail: what was wrong: one line of printable ASCII, at most 200 bytes, equal for equal bytes.
+        too_large: whether it has too many pixels.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail, too_large=reason == "dedup.too_many_pixels")
         self.reason = reason
-        self.detail = _one_line(detail)
-        super().__init__(f"{self.reason}: {self.detail}")
+        self.args = (f"{reason}: {self.detail}",)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,20 +79,18 @@ def decode(body: bytes, max_pixels: int) -> Decoded:
 
     Raises:
         DecodeError: The body is empty, has too many pixels, or does not decode to the end.
+        MemoryError: The machine's memory did not hold a picture of an accepted size: nothing is said of the picture.
     """
     if not body:
         raise DecodeError("dedup.empty", "0 bytes")
     try:
-        with pillow_warnings_off(), Image.open(io.BytesIO(body), formats=FORMATS) as image:
+        with open_guarded(body) as image:
             return _read(image, max_pixels)
     except DecodeError:
         raise
-    except UnidentifiedImageError:  # its text holds a memory address
-        raise DecodeError("dedup.undecodable", f"no {', '.join(FORMATS)} header that can be read") from None
-    except Image.DecompressionBombError as error:
-        raise DecodeError("dedup.too_many_pixels", str(error)) from error
-    except DAMAGED as error:
-        raise DecodeError("dedup.undecodable", f"{type(error).__name__}: {error}") from error
+    except PictureFileError as error:
+        reason = "dedup.too_many_pixels" if error.too_large else "dedup.undecodable"
+        raise DecodeError(reason, error.detail.removeprefix(_BOMB)) from error
 
 
 def _read(image: Image.Image, max_pixels: int) -> Decoded:
@@ -155,35 +142,3 @@ def _degrees(parts: Iterable[Any], reference: object, signs: str, limit: float) 
     if len(letter) != 1 or letter not in signs or not ranges_hold or not math.isfinite(value):
         raise ValueError("GPS tag out of range")
     return -value if letter == signs[1] else value
-
-
-def _one_line(text: str) -> str:
-    """Text for a ledger: no memory addresses, no control characters, ASCII, bounded."""
-    text = re.sub(r"0x[0-9a-fA-F]+", "0x..", text)
-    return "".join(c if " " <= c <= "~" else "?" for c in text)[:_DETAIL_BYTES]
-
-
-_silence = threading.Lock()
-_silenced: list[Any] = []
-
-
-@contextmanager
-def pillow_warnings_off() -> Iterator[None]:
-    """Ignores warnings while any thread decodes; the filters are put back when the last one leaves.
-
-    `warnings.catch_warnings` alone is not safe in threads: the first to leave would put the filters back for all.
-    """
-    with _silence:
-        if not _silenced:
-            guard = warnings.catch_warnings()
-            guard.__enter__()
-            warnings.simplefilter("ignore")
-            _silenced.append(guard)
-        _silenced.append(None)
-    try:
-        yield
-    finally:
-        with _silence:
-            _silenced.pop()
-            if len(_silenced) == 1:
-                _silenced.pop().__exit__(None, None, None)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from manifests.models import ModelSpec, resolve
+from stages.picture_files import codec_versions
 from stages.step import ModelMissingError
 
 Key = TypeVar("Key")
@@ -29,13 +30,18 @@ class Placement:
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        precision: ``fp32``, ``bf16`` or ``fp16`` (mixed precision on a GPU).
+        precision: ``fp32``, ``bf16`` or ``fp16`` (mixed precision on a GPU); on the CPU always ``fp32``, whatever was
+            asked for: models run in float32 there, and what does not change a number is no other profile.
         batch: Images at a time; the last batch is padded to it.
     """
 
     device: str = "cpu"
     precision: str = "fp32"
     batch: int = 64
+
+    def __post_init__(self) -> None:
+        if self.device == "cpu":
+            object.__setattr__(self, "precision", "fp32")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,12 +114,23 @@ def load_encoder(name: str, placement: Placement, key: str) -> Encoder:
 
 
 def model_digest(name: str, key: str) -> str:
-    """Return the digest of a model for a fingerprint, without loading it.
+    """Return the digest of a model for a fingerprint, without loading it: see `manifests.models.ModelSpec.digest`.
 
     Raises:
         ModelMissingError: The value names no model, or its files are gone.
     """
     return _digest(_resolved(name, key), key)
+
+
+def settled_digest(name: str, key: str) -> str:
+    """Return `model_digest`, or nothing where the model is yet to be fetched: its digest will be another one then.
+
+    Raises:
+        ModelMissingError: The value names no model, or its files are gone.
+    """
+    spec = _resolved(name, key)
+    digest = _digest(spec, key)
+    return digest if spec.is_at_hand else ""
 
 
 def resolve_device(setting: str) -> str:
@@ -128,12 +145,19 @@ def resolve_device(setting: str) -> str:
 
 
 def numeric_profile(placement: Placement) -> dict[str, str]:
-    """Return what a model's numbers depend on beside its weights: library versions, device kind, precision, batch."""
-    return {name: _version(name) for name in _LIBRARIES} | {
-        "device": placement.device,
-        "precision": placement.precision,
-        "batch": str(placement.batch),
-    }
+    """Return what a model's numbers depend on beside its weights.
+
+    That is library versions, those of the codecs that decode its pictures, device kind, precision and batch.
+    """
+    return (
+        {name: _version(name) for name in _LIBRARIES}
+        | codec_versions()
+        | {
+            "device": placement.device,
+            "precision": placement.precision,
+            "batch": str(placement.batch),
+        }
+    )
 
 
 @lru_cache(maxsize=_KEPT)

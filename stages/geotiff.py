@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from stages.decode import DAMAGED, pillow_warnings_off
+from stages.picture_files import PictureFileError, open_guarded
 
 Band = NDArray[np.uint16]
 
@@ -27,7 +26,7 @@ _PROJECTED_CRS = 3072
 _USER_DEFINED = 32767
 
 
-class BandError(ValueError):
+class BandError(PictureFileError):
     """A file that is no band this project reads: one line of ASCII that says why."""
 
 
@@ -61,6 +60,7 @@ def read_band(body: bytes) -> Band:
 
     Raises:
         BandError: It is no single-band 16-bit TIFF, is damaged, or has more than `MAX_PIXELS`.
+        MemoryError: The machine's memory did not hold its pixels: nothing is said of the file.
     """
     with _opened(body) as image:
         if image.mode not in _MODES or int(getattr(image, "n_frames", 1)) != 1:
@@ -103,13 +103,11 @@ def _epsg(directory: tuple[int, ...] | None) -> int | None:
 @contextmanager
 def _opened(body: bytes) -> Iterator[Image.Image]:
     try:
-        with pillow_warnings_off(), Image.open(io.BytesIO(body), formats=("TIFF",)) as image:
+        with open_guarded(body, ("TIFF",)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BandError(f"{image.width} x {image.height} pixels, limit {MAX_PIXELS}")
             yield image
     except BandError:
         raise
-    except UnidentifiedImageError:  # its text holds a memory address
-        raise BandError("no TIFF header that can be read") from None
-    except (Image.DecompressionBombError, *DAMAGED) as error:
-        raise BandError(f"{type(error).__name__}: {error}") from error
+    except PictureFileError as error:
+        raise BandError(error.detail) from error

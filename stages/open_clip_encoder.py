@@ -60,7 +60,7 @@ class OpenClipEncoder:
         """
         rows = [np.empty((0, self._dimensions), dtype=np.float32)]
         with ThreadPoolExecutor(self._threads(), "prepare") as pool:
-            for part in _batches(pool.map(lambda p: self._prepare(p.convert("RGB")), pictures), self._batch):
+            for part in _batches(pool.map(lambda p: self._prepared(p.convert("RGB")), pictures), self._batch):
                 rows.append(self._start(part)[0].cpu().numpy())
         return np.concatenate(rows)
 
@@ -120,9 +120,13 @@ class OpenClipEncoder:
 
     def _decode(self, body: bytes) -> Decoded:
         try:
-            return self._prepare(open_picture(body))
-        except (PictureError, ValueError, ZeroDivisionError, MemoryError) as error:
+            return self._prepared(open_picture(body))
+        except (PictureError, ValueError, ZeroDivisionError) as error:
             return NotEncoded(str(error) or type(error).__name__)
+
+    def _prepared(self, picture: Image.Image) -> NDArray[np.generic]:
+        with self._memory_told_apart():
+            return self._prepare(picture)
 
     def _start(self, pixels: Sequence[NDArray[np.generic]]) -> tuple[Tensor, Tensor]:
         """Start a forward pass of at most a batch of prepared pictures: unit vectors [N, D], trunk features [N, F]."""
@@ -161,12 +165,19 @@ class OpenClipEncoder:
             exact = torch.backends.cudnn.flags(
                 benchmark=False, deterministic=True, allow_tf32=towers.precision != "fp32"
             )
+        with self._memory_told_apart(), torch.inference_mode(), mixed, exact:
+            yield
+
+    @contextlib.contextmanager
+    def _memory_told_apart(self) -> Iterator[None]:
+        """Raise OutOfMemoryError for memory that runs out on the device or beside it: no picture's fault."""
+        import torch
+
         try:
-            with torch.inference_mode(), mixed, exact:
-                yield
-        except RuntimeError as error:
-            # Besides torch's own class: what drivers, pinned memory and cuBLAS were seen to say.
-            if not isinstance(error, torch.OutOfMemoryError) and not _MEMORY.search(str(error)):
+            yield
+        except (MemoryError, RuntimeError) as error:
+            # Besides the classes for it: what drivers, pinned memory, cuBLAS and torch's CPU allocator were seen to say.
+            if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not _MEMORY.search(str(error)):
                 raise
             torch.cuda.empty_cache()
             raise OutOfMemoryError(f"a batch of {self._batch} does not fit into the device's memory") from error

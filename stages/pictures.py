@@ -1,19 +1,18 @@
-"""Bytes to an RGB picture for a model: guarded like `stages.decode`, whatever mode the file has."""
+"""Bytes to an RGB picture for a model: under guard, whatever mode the file has."""
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from stages.decode import DAMAGED, FORMATS, DecodeError, pillow_warnings_off
+from stages.picture_files import PictureFileError, open_guarded
+from stages.step import OutOfMemoryError
 
 MAX_SIDE_RATIO = 32
 _LOWER_BITS = 8
 
 
-class PictureError(ValueError):
+class PictureError(PictureFileError):
     """A body that is no picture a model can take: one line of printable ASCII."""
 
 
@@ -25,17 +24,18 @@ def open_picture(body: bytes) -> Image.Image:
 
     Raises:
         PictureError: The body is empty, no accepted format, too large for Pillow's limit, or damaged.
+        OutOfMemoryError: The machine's memory did not hold its pixels: nothing is said of the picture.
     """
     if not body:
         raise PictureError("0 bytes")
     try:
-        with pillow_warnings_off(), Image.open(io.BytesIO(body), formats=FORMATS) as image:
+        with open_guarded(body) as image:
             image.load()
             return _middle(_rgb(image))
-    except UnidentifiedImageError:  # its text holds a memory address
-        raise PictureError(f"no {', '.join(FORMATS)} header that can be read") from None
-    except (Image.DecompressionBombError, *DAMAGED) as error:
-        raise PictureError(DecodeError("", f"{type(error).__name__}: {error}").detail) from error
+    except PictureFileError as error:
+        raise PictureError(error.detail) from error
+    except MemoryError as error:
+        raise OutOfMemoryError(f"the pixels of a picture ({len(body)} bytes) do not fit into memory") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -21,6 +21,13 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class NotCaptioned:
+    """A picture that gets no caption, and why."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How candidates are drawn.
 
@@ -42,8 +49,8 @@ class Sampling:
 class Captioner(Protocol):
     """A way to caption pictures."""
 
-    def candidates(self, images: Sequence[tuple[str, Image.Image]]) -> list[list[Candidate]]:
-        """Return the candidates of each (sample id, RGB picture), in order; a text may be empty.
+    def candidates(self, images: Sequence[tuple[str, Image.Image]]) -> Sequence[list[Candidate] | NotCaptioned]:
+        """Return the candidates of each (sample id, RGB picture), in order, or why it has none; a text may be empty.
 
         What an image gets depends on the picture, its sample id and the settings, never on the images beside it.
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from manifests.identity import draw
 from manifests.vocabulary import Vocabulary
-from stages.caption.captioner import Candidate, Sampling, candidate_seed
+from stages.caption.captioner import Candidate, NotCaptioned, Sampling, candidate_seed
 from stages.encoder import Encoder
 
 # Cosines of the mini model lie within about one; divided by this they make a distribution that is neither flat nor
@@ -44,18 +44,18 @@ class Compose:
         asked += [vocabulary.object_prompt.format(object=thing) for thing in vocabulary.objects]
         self._features = encoder.texts(asked)
 
-    def candidates(self, images: Sequence[tuple[str, Image.Image]]) -> list[list[Candidate]]:
-        """Return distinct sentences for each picture; none where the encoder gives no finite number."""
+    def candidates(self, images: Sequence[tuple[str, Image.Image]]) -> list[list[Candidate] | NotCaptioned]:
+        """Return distinct sentences for each picture, or `NotCaptioned` where the encoder gives no finite number."""
         if not images:
             return []
         seen = self._encoder.pictures([picture for _, picture in images])
         return [self._sentences(name, picture) for (name, _), picture in zip(images, seen, strict=True)]
 
-    def _sentences(self, sample_id: str, picture: NDArray[np.float32]) -> list[Candidate]:
+    def _sentences(self, sample_id: str, picture: NDArray[np.float32]) -> list[Candidate] | NotCaptioned:
         with np.errstate(invalid="ignore", over="ignore"):
             cosines = self._features.astype(np.float64) @ picture.astype(np.float64)
         if not np.isfinite(cosines).all():
-            return []
+            return NotCaptioned("caption.rank: the encoder gave a cosine that is no finite number")
         scenes, objects = np.split(cosines, [len(self._vocabulary.scenes)])
         likely = (
             nucleus(scenes / _COSINE_TEMPERATURE, self._sampling),

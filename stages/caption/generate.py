@@ -16,15 +16,15 @@ from manifests.recipe import Settings
 from manifests.schemas import TABLES
 from manifests.store import Store
 from manifests.tables import empty_frame
-from manifests.vocabulary import load_vocabulary
-from stages.caption.captioner import Candidate, Captioner
-from stages.caption.judge import Judge, Judged, NotCaptioned
+from stages.caption.captioner import Candidate, Captioner, NotCaptioned
+from stages.caption.judge import Judge, Judged
+from stages.caption.opening import open_bounded
 from stages.caption.settings import KEYS, CaptionSettings
-from stages.caption.wording import clean
 from stages.encoder import Placement, numeric_profile, resolve_device
 from stages.images import Place, read_images
-from stages.pictures import PictureError, open_picture
+from stages.pictures import PictureError
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
+from stages.wording import clean
 
 _OF_FETCHED = ["sample_id", "url", "tar", "offset", "length", "sha256"]
 _JUDGED = ("index", "text", "seed", "score_a", "rank_a", "score_b", "rank_b", "rotation_variance")
@@ -42,7 +42,7 @@ class Generate(Step):
 
     name = "caption.generate"
     kind = "map"
-    VERSION = 1
+    VERSION = 2
     reads = KEYS
     asks = ("caption.batch", "caption.precision", "run.device")
     inputs = (Input("outlier.cut", "survivors"), Input("download.fetch", "fetched"))
@@ -94,12 +94,14 @@ class Generate(Step):
         return CaptionSettings.read(settings).models()
 
     def pins(self, settings: Settings, params: Mapping[str, JsonValue]) -> dict[str, str]:
-        """Return the digest of the vocabulary, where captions are composed."""
+        """Return the digest of the vocabulary, where captions are composed.
+
+        Raises:
+            ModelMissingError: If there is none of that name.
+        """
         del params
-        if settings.text("caption.captioner") != "compose":
-            return {}
-        name = settings.text("caption.vocabulary")
-        return {f"vocabulary {name}": load_vocabulary(name).digest}
+        wanted = CaptionSettings.read(settings)
+        return {f"vocabulary {wanted.vocabulary}": wanted.words().digest} if wanted.captioner == "compose" else {}
 
 
 def _batch(task: Task) -> int:
@@ -112,28 +114,37 @@ def _placement(settings: Settings, batch: int) -> Placement:
 
 
 def _captioned(store: Store, batch: pl.DataFrame, captioner: Captioner, judge: Judge) -> Iterator[tuple[Key, Found]]:
-    """Yield what becomes of a batch of images."""
+    """Yield what becomes of a batch of images.
+
+    They are opened one at a time, as they are read: no more than one picture is held at its full size.
+    """
     names: list[Key] = list(batch.select("sample_id", "sha256").iter_rows())
     places = [Place(**row) for row in batch.select("tar", "offset", "length", "sha256").iter_rows(named=True)]
-    pictures: dict[Key, Image.Image] = {}
-    for index, body in sorted(read_images(store, places)):
+    opened: dict[int, Image.Image] = {}
+    for index, body in read_images(store, places):
         try:
-            pictures[names[index]] = open_picture(body)
+            opened[index] = open_bounded(body)
         except PictureError as error:
             yield names[index], NotCaptioned(f"no picture a model can take: {error}")
+    pictures = {names[index]: opened[index] for index in sorted(opened)}
     drawn = captioner.candidates([(sample_id, picture) for (sample_id, _), picture in pictures.items()])
-    numbered = dict(zip(pictures, map(_cleaned, drawn), strict=True))
-    yield from ((name, NotCaptioned("every candidate was empty")) for name, mine in numbered.items() if not mine)
-    some = [name for name, mine in numbered.items() if mine]
-    if some:
-        judged = judge.judge([pictures[name] for name in some], [numbered[name] for name in some])
-        yield from zip(some, judged, strict=True)
+    numbered: dict[Key, list[tuple[int, Candidate]]] = {}
+    for name, mine in zip(pictures, map(_cleaned, drawn), strict=True):
+        if isinstance(mine, NotCaptioned):
+            yield name, mine
+        else:
+            numbered[name] = mine
+    if numbered:
+        judged = judge.judge([pictures[name] for name in numbered], list(numbered.values()))
+        yield from zip(numbered, judged, strict=True)
 
 
-def _cleaned(drawn: list[Candidate]) -> list[tuple[int, Candidate]]:
+def _cleaned(drawn: list[Candidate] | NotCaptioned) -> list[tuple[int, Candidate]] | NotCaptioned:
     """Return the candidates that say something, as one clean line each, with their numbers."""
+    if isinstance(drawn, NotCaptioned):
+        return drawn
     lines = [(number, Candidate(clean(candidate.text), candidate.seed)) for number, candidate in enumerate(drawn)]
-    return [(number, candidate) for number, candidate in lines if candidate.text]
+    return [(n, candidate) for n, candidate in lines if candidate.text] or NotCaptioned("every candidate was empty")
 
 
 def _taken_over(prior: Prior, rows: pl.DataFrame) -> dict[Key, Found]:

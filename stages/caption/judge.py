@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from stages.caption.captioner import Candidate
+from stages.caption.captioner import Candidate, NotCaptioned
 from stages.caption.chain import Features, cosines, kept, ranks, rotation_variances, steadiest
 from stages.caption.rotation import views
 from stages.encoder import Encoder
@@ -37,13 +37,6 @@ class Judged:
     score_b: float | None = None
     rank_b: int | None = None
     rotation_variance: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NotCaptioned:
-    """A picture that gets no caption, and why."""
-
-    detail: str
 
 
 class Judge:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from manifests.canonical import JsonValue
 from manifests.recipe import Settings
-from manifests.vocabulary import load_vocabulary
+from manifests.vocabulary import Vocabulary, load_vocabulary
 from stages.caption.captioner import Captioner, Sampling
 from stages.caption.compose import Compose
 from stages.caption.judge import Judge
 from stages.caption.weights import locate
 from stages.encoder import Placement, load_encoder, model_digest
+from stages.step import ModelMissingError
 
 KEYS = (
     "seed", "caption.captioner", "caption.model", "caption.lora", "caption.prompt", "caption.vocabulary",
@@ -23,6 +24,8 @@ KEYS = (
 _ENCODER_KEYS = ("caption.rank", "caption.rerank", "caption.rotate")
 # The views of one picture are a batch, so that no forward pass is padded; many views go in several.
 _MAX_VIEWS_AT_ONCE = 64
+# Twice the batch holds the paper's 12 views at the shipped batch of 8, and halves with it where memory runs out.
+_VIEWS_OF_BATCH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +91,30 @@ class CaptionSettings:
             return common | {"model": self.model, "lora": self.lora, "prompt": self.prompt}
         return common | {"vocabulary": self.vocabulary}
 
+    def words(self) -> Vocabulary:
+        """Return the vocabulary.
+
+        Raises:
+            ModelMissingError: If there is none of that name; the message lists those there are.
+        """
+        try:
+            return load_vocabulary(self.vocabulary)
+        except ValueError as error:
+            raise ModelMissingError(f"caption.vocabulary = {self.vocabulary!r}: {error}") from error
+
     def make_captioner(self, placement: Placement) -> Captioner:
         """Return the captioner; BLIP-2's weights are loaded once a process.
 
         Raises:
-            ModelMissingError: If its weights are not at hand.
+            ModelMissingError: If its weights or its vocabulary are not at hand.
         """
         if self.captioner == "blip2":
             from stages.caption.blip2 import Blip2
 
             return Blip2(self.model, self.lora, self.prompt, self.max_tokens, self.sampling, placement)
+        words = self.words()
         encoder = load_encoder(self.rank, self._views_placement(placement), "caption.rank")
-        return Compose(encoder, load_vocabulary(self.vocabulary), self.sampling)
+        return Compose(encoder, words, self.sampling)
 
     def make_judge(self, placement: Placement) -> Judge:
         """Return the chain over its encoders, which are loaded once a process.
@@ -120,4 +135,10 @@ class CaptionSettings:
         )
 
     def _views_placement(self, placement: Placement) -> Placement:
-        return Placement(placement.device, placement.precision, min(self.rotations, _MAX_VIEWS_AT_ONCE))
+        """Return where the encoders run: their batch follows from `caption.batch` and `caption.rotations` alone.
+
+        It is one picture's views, but at most 64 and at most twice the task's batch (one at a batch of one): halving
+        that halves what the encoders hold too. Whatever the views are, every forward pass is padded to this batch.
+        """
+        bound = _VIEWS_OF_BATCH * placement.batch if placement.batch > 1 else 1
+        return Placement(placement.device, placement.precision, min(self.rotations, _MAX_VIEWS_AT_ONCE, bound))

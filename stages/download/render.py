@@ -100,15 +100,16 @@ def take_from_archives(
     """
     ends = time.monotonic() + budget_s
     left, refused = set(urls), dict[str, Answer]()
-    for uri in _uris(store, source, archives):
+    uris = _uris(store, source, archives)
+    for number, uri in enumerate(uris, 1):
         if not left:
             return
         for answer in _of_archive(store, source, uri, left, limits):
-            if answer.reason is None:
+            if answer.reason is not None and refused.get(answer.url, _NOWHERE).reason == _NOWHERE.reason:
+                refused[answer.url] = answer
+            if answer.reason is None or number == len(uris):  # else another archive may hold it sound
                 left.discard(answer.url)
-                yield answer
-            elif refused.get(answer.url, _NOWHERE).reason == _NOWHERE.reason:
-                refused[answer.url] = answer  # another archive may hold it sound
+                yield answer if answer.reason is None else refused[answer.url]
             if time.monotonic() > ends:
                 return
     for url in sorted(left):

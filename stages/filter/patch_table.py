@@ -26,7 +26,7 @@ MAX_ROWS = 10_000_000
 # Single texts, five a row: a patch has about three labels.
 _MAX_VALUES = 5 * MAX_ROWS
 _MAX_UNPACKED_BYTES = 1 << 30
-_BATCH_ROWS = 4_096
+_BATCH_ROWS = 1_024  # of the longest texts, a quarter of a GiB when spelt out
 _KEY = "patch_id"
 _TEXTS = (_KEY, "split", "country")
 _LABELS = "labels"
@@ -48,7 +48,9 @@ def read_patch_table(body: bytes, patches: Collection[str]) -> dict[str, dict[st
         return _rows(body, patches)
     except MemoryError as error:
         raise MetadataError("needs more memory than there is") from error
-    except (pa.ArrowException, OSError) as error:
+    except MetadataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names that are no UTF-8
         raise MetadataError(f"is not readable as Parquet: {' '.join(str(error).split())}") from error
 
 
@@ -75,24 +77,23 @@ def _columns(file: pq.ParquetFile) -> dict[str, str]:
         taken.add(_LABELS)
     paths = [file.schema.column(index).path for index in range(len(file.schema))]
     columns = {path.split(".", 1)[0]: path for path in paths if path.split(".", 1)[0] in taken}
+    if sum(path.split(".", 1)[0] in taken for path in paths) > len(taken):
+        raise MetadataError(f"has two columns of one name, one of {', '.join(sorted(taken))}")
     _check_size(file.metadata, frozenset(columns.values()))
     return columns
 
 
 def _check_size(footer: pq.FileMetaData, paths: frozenset[str]) -> None:
-    if footer.num_rows > MAX_ROWS:
-        raise MetadataError(f"has {footer.num_rows} rows, more than {MAX_ROWS}")
     groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    rows = max(footer.num_rows, sum(group.num_rows for group in groups))
+    if rows > MAX_ROWS:
+        raise MetadataError(f"has {rows} rows, more than {MAX_ROWS}")
     chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
     read = [chunk for chunk in chunks if chunk.path_in_schema in paths]
-    if max(sum(group.num_rows for group in groups), *(_values(read, path) for path in paths)) > _MAX_VALUES:
+    if max(sum(chunk.num_values for chunk in read if chunk.path_in_schema == path) for path in paths) > _MAX_VALUES:
         raise MetadataError(f"has more than {_MAX_VALUES} texts in one column")
     if sum(chunk.total_uncompressed_size for chunk in read) > _MAX_UNPACKED_BYTES:
         raise MetadataError(f"unpacks to more than {_MAX_UNPACKED_BYTES} bytes")
-
-
-def _values(chunks: list[pq.ColumnChunkMetaData], path: str) -> int:
-    return sum(chunk.num_values for chunk in chunks if chunk.path_in_schema == path)
 
 
 def _wanted_rows(batch: pa.RecordBatch, wanted: pa.Array) -> Iterator[dict[str, Any]]:

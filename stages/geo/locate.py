@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 
 from manifests.canonical import JsonValue
-from manifests.gazetteer import Gazetteer, GazetteerError, Place, gazetteer_digest, load_gazetteer
+from manifests.gazetteer import Gazetteer, Place, gazetteer_digest, load_gazetteer
 from manifests.ledger import count_by_source
 from manifests.recipe import Settings
 from manifests.schemas import LEDGER, TABLES
 from manifests.tables import empty_frame
-from manifests.templates import TemplateError, Templates, load_templates
+from manifests.templates import Templates, load_templates
 from stages.geo.coordinates import Extra, Point, grid_of, number, read_extra, sidecar_point, stated_point
 from stages.geo.meta import Known, meta_caption
 from stages.geo.nearest import Nearest, load_nearest
@@ -23,6 +23,7 @@ from stages.geo.ner import Tagger, load_tagger, tag
 from stages.geo.resolve import resolve
 from stages.geo.zones import grid_zone, moment, season, stated_zone, zone_of
 from stages.step import Input, ModelMissingError, Output, Prior, Result, Step, Tables, Task
+from stages.wording import clean_fact
 
 BEN_GSD_M = 10.0
 """Sentinel-2's bands 2, 3 and 4, of which BigEarthNet's pictures are made, metres a pixel."""
@@ -37,7 +38,7 @@ class Locate(Step):
 
     name = "geo.locate"
     kind = "map"
-    VERSION = 1
+    VERSION = 2
     reads = ("seed", "geo.ner", "geo.gazetteer", "geo.templates", "geo.season", "geo.point")
     inputs = (
         Input("outlier.cut", "survivors", lane="pub11"),
@@ -49,7 +50,11 @@ class Locate(Step):
     keeps = "places"
 
     def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
-        """Locate the partition's rows. Raises ModelMissingError if a tagger's model is not at hand."""
+        """Locate the partition's rows.
+
+        Raises:
+            ModelMissingError: If a tagger's model, the gazetteer or the templates are not at hand.
+        """
         del prior
         survivors = pl.concat(
             [tables.frame(given.step, given.table, ["sample_id", "source"]) for given in self.rows_in]
@@ -80,7 +85,7 @@ class Locate(Step):
         """Return the taggers' libraries and models. Raises ModelMissingError if one is not at hand."""
         found: dict[str, str] = {}
         if wanted := [name for name in settings.texts("geo.ner") if name != "gazetteer"]:
-            gazetteer = load_gazetteer(settings.text("geo.gazetteer"))
+            gazetteer = _gazetteer(settings)
             for name in wanted:
                 found |= load_tagger(name, gazetteer).versions()
         return found
@@ -90,9 +95,9 @@ class Locate(Step):
         del params
         try:
             digest = gazetteer_digest(settings.text("geo.gazetteer"))
-            return {"gazetteer": digest, "templates": load_templates(settings.text("geo.templates")).digest}
-        except (GazetteerError, TemplateError) as error:
+        except ValueError as error:
             raise ModelMissingError(str(error)) from error
+        return {"gazetteer": digest, "templates": _templates(settings).digest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,8 @@ class _Locator:
         text = row["text"] or ""
         if row["subset"] != "pub11" or not text.strip():
             return []
-        return [asdict(entity) for entity in resolve(text, tag(text, self.taggers), self.gazetteer)]
+        found = resolve(text, tag(text, self.taggers), self.gazetteer)
+        return [asdict(entity) | {"name": name} for entity in found if (name := clean_fact(entity.name))]
 
     def _country(self, extra: Extra, city: Place | None) -> str | None:
         """Return the country that a sidecar names, else the nearest city's; an unknown code (fMoW has some) is none."""
@@ -162,13 +168,27 @@ class _Locator:
         return f"{city.name}, {country}" if city.name != country else country
 
 
+def _gazetteer(settings: Settings) -> Gazetteer:
+    try:
+        return load_gazetteer(settings.text("geo.gazetteer"))
+    except ValueError as error:
+        raise ModelMissingError(str(error)) from error
+
+
+def _templates(settings: Settings) -> Templates:
+    try:
+        return load_templates(settings.text("geo.templates"))
+    except ValueError as error:
+        raise ModelMissingError(str(error)) from error
+
+
 def _locator(settings: Settings) -> _Locator:
-    gazetteer = load_gazetteer(settings.text("geo.gazetteer"))
+    gazetteer = _gazetteer(settings)
     return _Locator(
         taggers=tuple(load_tagger(name, gazetteer) for name in settings.texts("geo.ner")),
         gazetteer=gazetteer,
         nearest=load_nearest(gazetteer.id),
-        templates=load_templates(settings.text("geo.templates")),
+        templates=_templates(settings),
         season_rule=settings.text("geo.season"),
         point_rule=settings.text("geo.point"),
         seed=settings.integer("seed"),

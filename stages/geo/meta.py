@@ -10,11 +10,16 @@ from manifests.identity import draw
 from manifests.templates import Template, Templates
 from stages.geo.coordinates import Extra, boxes_of, number
 from stages.geo.zones import Moment
+from stages.wording import clean_fact
 
 SURE = 0.9
 """Probability from which a CC3M tag counts (published script); below it the likeliest one does."""
 MOST_TAGS = 3
 """CC3M tags in one caption (published script)."""
+MOST_LABELS = 12
+"""BigEarthNet labels in one caption: its patches have 1 to 12 (Sumbul et al. 2019)."""
+MOST = 1e6
+"""Metres or degrees from which a sidecar's number is no fact (ours): it would be told with all its digits."""
 
 _ROWS, _COLUMNS = ("top", "center", "bottom"), ("left", "center", "right")
 _CELLS = tuple(
@@ -69,16 +74,20 @@ def _kind(source: str, facts: Mapping[str, str]) -> str | None:
 
 
 def _facts(source: str, known: Known) -> dict[str, str | None]:
-    """Return the facts as text, by placeholder; an unknown one is None or empty."""
+    """Return the facts as text, by placeholder; an unknown one is None or empty.
+
+    What a sidecar or a source wrote is told as one clean line each; the rest is made of numbers and pinned names.
+    """
     when = known.when.text(hour=source != "redcaps") if known.when else None
     facts = {"country": known.place, "season": known.season, "timestamp": when, "utm_zone": known.utm}
     if source == "fmow":
         return facts | _sensed(known)
     if source == "ben":
-        labels = [name.lower().replace("_", "-") for name, _ in known.tags]
-        return facts | {"class_labels": ", ".join(labels)}
+        labels = [label for name, _ in known.tags if (label := _phrase(name, "-"))]
+        return facts | {"class_labels": ", ".join(labels[:MOST_LABELS])}
     if source == "cc3m":
-        return {"class_label": ", ".join(sure_tags(known.tags))}
+        tags = [(name, prob) for tag, prob in known.tags if (name := clean_fact(tag))]
+        return {"class_label": ", ".join(sure_tags(tags))}
     return facts
 
 
@@ -86,25 +95,29 @@ def _sensed(known: Known) -> dict[str, str | None]:
     extra = known.extra
     boxes = boxes_of(extra)
     first = boxes[1] if len(boxes) > 1 else boxes[0] if boxes else {}
-    label = first.get("category") or extra.get("category") or next((name for name, _ in known.tags), None)
+    labels = (first.get("category"), extra.get("category"), *(name for name, _ in known.tags))
     clouds = number(extra.get("cloud_cover"))
-    direction = extra.get("scan_direction")
     return {
-        "class_label": str(label).lower().replace("_", " ") if label else None,
+        "class_label": next(filter(None, (_phrase(label, " ") for label in labels)), None),
         "relative_location": relative_location(first.get("box"), extra.get("img_width"), extra.get("img_height")),
         "ground_sample_distance": two_decimals(known.gsd_m),
         # Negative: the vendor's mark for "not assessed".
         "cloud_cover_rate": f"{clouds:g}" if clouds is not None and clouds >= 0 else None,
-        "scan_direction": direction.lower() if isinstance(direction, str) else None,
+        "scan_direction": _phrase(extra.get("scan_direction"), "_"),
         "target_azimuth": two_decimals(extra.get("target_azimuth_dbl")),
         "off_nadir": two_decimals(extra.get("off_nadir_angle_dbl")),
     }
 
 
+def _phrase(name: object, underscore: str) -> str:
+    """Return a class's name as words of a sentence; empty for what is no text."""
+    return clean_fact(name.lower().replace("_", underscore)) if isinstance(name, str) else ""
+
+
 def two_decimals(value: object) -> str | None:
-    """Return a number with two decimals, None for what is no number."""
+    """Return a number with two decimals, None for what is no number, or none that a sensor has."""
     read = number(value)
-    return None if read is None else f"{read:.2f}"
+    return None if read is None or abs(read) >= MOST else f"{read:.2f}"
 
 
 def relative_location(box: object, width: object, height: object) -> str | None:

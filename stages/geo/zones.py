@@ -17,6 +17,7 @@ SEASONS = ("winter", "spring", "summer", "fall")
 
 _BANDS = "CDEFGHJKLMNPQRSTUVWX"
 _ZONE = re.compile(r"0?([1-9]|[1-5]\d|60)([C-HJ-NP-X])")
+_DATE_CHARACTERS = len("2017-01-01")  # the longest form without a time; the shortest with one is longer
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MONTHS = (
     "January February March April May June July August September October November December".split()
@@ -50,7 +51,8 @@ class Moment:
 def moment(taken_at: object) -> Moment | None:
     """Return the time that a source gave: ISO 8601, ``YYYY-MM``, or seconds since 1970; None for anything else.
 
-    The hour is the one written: times are not moved to another zone. Seconds since 1970 are read in UTC.
+    The hour is the one written: times are not moved to another zone. A date alone, also as ``20170101``, has none.
+    Seconds since 1970 are read in UTC.
     """
     if isinstance(taken_at, bool) or not isinstance(taken_at, str | int | float):
         return None
@@ -65,7 +67,8 @@ def moment(taken_at: object) -> Moment | None:
         if seconds is None or not 1e8 <= seconds < 4e9:  # 1973 to 2096: other numbers are no times
             return None
         when = _EPOCH + timedelta(seconds=seconds)
-    return Moment(when.year, when.month, when.day, when.hour if len(text) > 10 or text.isdigit() else None)
+        return Moment(when.year, when.month, when.day, when.hour)
+    return Moment(when.year, when.month, when.day, when.hour if len(text) > _DATE_CHARACTERS else None)
 
 
 def season(month: int | None, lat: float | None, rule: str) -> str | None:

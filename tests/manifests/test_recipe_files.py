@@ -15,7 +15,14 @@ def test_shipped_recipes_load_and_come_back_from_their_own_text(name: str) -> No
     recipe = load_recipe(name)
     assert recipe.name == name
     assert parse_recipe(dump_recipe(recipe), "test") == recipe
-    assert shipped_recipes() == ["mini", "nano", "rs5m"]
+    assert shipped_recipes() == ["georsclip-b32", "mini", "nano", "rs5m"]
+
+
+def test_the_training_recipe_belongs_to_the_papers_build() -> None:
+    """It trains in the workdir of recipe rs5m, whose name it has, and says the same of all but training."""
+    trains, builds = load_recipe("georsclip-b32"), load_recipe("rs5m")
+    assert trains.name == "rs5m"
+    assert trains.model_copy(update={"train": builds.train}) == builds
 
 
 @given(st.text(), st.dictionaries(st.text(min_size=1), st.text(), max_size=3))

@@ -32,7 +32,7 @@ def test_the_digest_sees_any_edit():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"no vocabulary 'scenes' \(caption.vocabulary\); known: scenes-1"):
+    with pytest.raises(ValueError, match=r"no vocabulary 'scenes'; known: scenes-1"):
         load_vocabulary("scenes")
 
 

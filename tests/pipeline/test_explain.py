@@ -1,12 +1,10 @@
 import polars as pl
 import pytest
 
+from pipeline.line import LINE
 from tests.pipeline.read_commands import ask
 
-ALL = [
-    "filter.match", "filter.pool", "download.fetch", "dedup.inspect", "dedup.cluster", "shard.plan", "shard.pack",
-    "shard.index",
-]  # fmt: skip
+ALL = [step.name for step in LINE if "pub11" in step.lanes]
 
 
 def explained(workdir, query):
@@ -39,6 +37,29 @@ def test_a_released_sample_is_found_by_all_its_names(built, released):
         assert [entry["step"] for entry in sample["history"]] == ALL
         assert {entry["verdict"] for entry in sample["history"]} == {"kept"}
         assert found["note"] is None
+
+
+def test_an_image_of_an_archive_is_found_by_its_official_name(built):
+    samples = pl.read_parquet(built.path / "release/metafile/samples.parquet")
+    row = samples.filter(pl.col("source") == "fmow").sort("img_name").row(0, named=True)
+    assert row["img_name"].endswith(("_rgb.jpg", "_msrgb.jpg"))
+    found = explained(built, row["img_name"])
+    assert found["matched_by"] == "img_name"
+    (sample,) = found["samples"]
+    assert (sample["state"], sample["source"]) == ("released", "fmow")
+    assert [entry["step"] for entry in sample["history"]] == [step.name for step in LINE]
+    values = {entry["step"]: entry["values"] for entry in sample["history"]}
+    assert values["outlier.embed"]["vlm"] == row["vlm"]
+    assert values["caption.choose"]["chosen"] == row["chosen"]
+    assert values["geo.locate"]["meta"] == row["meta"]
+
+
+def test_a_row_that_the_cut_took_shows_score_and_cut(built, ledger):
+    row = ledger.filter(pl.col("reason") == "outlier.detector").row(0, named=True)
+    (sample,) = explained(built, row["sample_id"])["samples"]
+    last = sample["history"][-1]
+    assert (last["step"], sample["state"], sample["reason"]) == ("outlier.cut", "dropped", "outlier.detector")
+    assert last["evidence"]["value"] < last["evidence"]["cut"]
 
 
 def test_what_each_step_found_out(built, released):

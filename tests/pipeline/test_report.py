@@ -21,17 +21,23 @@ def test_the_funnel_agrees_with_the_world_and_with_the_release(built):
     released = dict(
         pl.read_parquet(built.path / "release/metafile/samples.parquet").group_by("source").len().iter_rows()
     )
-    for row in rows:
+    archives = report["funnel"]["rs3"]["rows"]
+    assert [row["name"] for row in archives] == ["FMoW", "BEN", "MillionAID"]
+    for row in [*rows, *archives]:
         assert row["amount"] == amounts[row["source"]]
         assert row["remain"] == released.get(row["source"], 0)
-        assert row["remain"] == row["download"] - row["invalid"] - row["duplicate"] - row["other"]
-        assert (row["leak"], row["outlier"]) == (None, None)
+        assert row["remain"] == row["download"] - row["invalid"] - row["duplicate"] - row["outlier"] - row["other"]
+        assert row["leak"] is None
         assert row["published"]["remain"] > 0
-    sums = report["funnel"]["pub11"]["total"]
-    assert sums["amount"] == sum(amounts.values())
-    assert sums["remain"] == sum(released.values())
-    assert report["funnel"]["rs3"]["rows"] == []
-    assert set(report["funnel"]["rs3"]["total"].values()) == {None}
+    assert sum(row["outlier"] for row in rows) > 0
+    assert {(row["duplicate"], row["outlier"]) for row in archives} == {(0, 0)}
+    assert [(row["original_split"], row["has_class_label"]) for row in archives] == [
+        ("Train", True), ("Train", True), ("Test", False),
+    ]  # fmt: skip
+    for name, listed in (("pub11", rows), ("rs3", archives)):
+        sums = report["funnel"][name]["total"]
+        assert sums["amount"] == sum(amounts[row["source"]] for row in listed)
+        assert sums["remain"] == sum(released.get(row["source"], 0) for row in listed)
     assert report["complete"] is True
     assert report["recipe"] == "nano"
 
@@ -48,7 +54,7 @@ def test_every_line_of_the_steps_closes_and_names_known_reasons(built):
     assert report["laws"] == [
         {"law": name, "ok": True, "detail": ""} for name in ("ledger_closes", "funnel_closes", "chain")
     ]
-    assert len(report["staged"]) == 3
+    assert len(report["staged"]) == 4
     assert sum(report["keywords"]["laion2b"].values()) >= 9
     assert report["facts"]["dedup.cluster"]["clusters"] > 0
 
@@ -99,7 +105,7 @@ def test_the_published_row_stands_below_only_where_the_recipe_is_the_papers():
            "leak": None, "outlier": None, "other": 2, "remain": 4, "published": published}  # fmt: skip
     report = {"recipe": "rs5m", "complete": True, "steps": [], "keywords": {}, "facts": {}, "staged": [],
               "skip": ["download.fetch/web-0001"], "laws": [{"law": "chain", "ok": False, "detail": "why"}],
-              "funnel": {"pub11": {"rows": [row], "total": row}}}  # fmt: skip
+              "funnel": {"pub11": {"rows": [row], "total": row}, "rs3": {"rows": [], "total": row}}}  # fmt: skip
     out = StringIO()
     print_report(report, Console(file=out, width=200))
     assert re.search(r"published +5M +4 +3 +-", out.getvalue())

@@ -168,7 +168,7 @@ def test_books_that_do_not_close_are_refused_and_stop_the_run(fresh, step, chang
     assert summary.broken
     assert re.search(says, summary.broken)
     assert _committed(fresh, step) == []
-    assert summary.worked == (0 if step == "filter.match" else 9)
+    assert summary.worked == (0 if step == "filter.match" else 12)
     assert run.executor.submitted.total() <= summary.worked + run.executor.capacity
 
 

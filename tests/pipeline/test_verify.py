@@ -128,7 +128,7 @@ def test_a_row_that_disappeared(settled):
     edit(one, lambda manifest: manifest.update(outputs=other))
     answer = ask(settled, "verify", "--json")
     assert answer.exit_code == 4
-    assert law(answer, "rows")["detail"].startswith("dedup.inspect/web-")
+    assert law(answer, "rows")["detail"].startswith("dedup.inspect/")
     assert "BROKEN" in ask(settled, "verify").out
 
 

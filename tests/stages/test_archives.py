@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import tarfile
+import tracemalloc
 import zipfile
 
 import fsspec
@@ -237,3 +238,22 @@ def test_the_digest_of_a_folder_is_of_names_and_sizes(store, tmp_path):
     assert archive_digest(store, "two") != before
     (tmp_path / "one/a.txt").rename(tmp_path / "one/z.txt")
     assert archive_digest(store, "one") != before
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_zipfile_would_unpack_whole_is_refused_whatever_size_it_declares(store, tmp_path, method):
+    body = bytes((64 << 20) + 77)
+    with zipfile.ZipFile(tmp_path / "liar.zip", "w") as archive:
+        archive.writestr("bomb.jpg", body, compress_type=method)
+        archive.writestr("good.jpg", b"good", compress_type=zipfile.ZIP_DEFLATED)
+    raw = (tmp_path / "liar.zip").read_bytes()
+    assert len(raw) < 100_000
+    (tmp_path / "liar.zip").write_bytes(raw.replace(len(body).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    assert listed(store, "liar.zip") == ([("bomb.jpg", 1000), ("good.jpg", 4)], 0)
+    tracemalloc.start()
+    with open_archive(store, "liar.zip") as archive:
+        bomb, good = archive.read_many(["bomb.jpg", "good.jpg"], LARGE)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (bomb.problem, f"zip method {method}" in bomb.detail, good.body) == ("damaged", True, b"good")
+    assert peak < 8 << 20

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.layouts import find_frames, url_of
+from stages.layouts import file_of, find_frames, url_of
 
 FOLDERS = st.lists(st.sampled_from(["data", "fmow-rgb", "x y", "2020", "full"]), max_size=3)
 CLASSES = st.sampled_from(["airport", "car_dealership", "multi-unit_residential", "parking_lot_or_garage"])
@@ -71,7 +71,7 @@ def test_a_patch_that_is_the_folder_itself():
         ("fmow", "train/airport/airport_1/airport_2_0_rgb.jpg", ""),
         ("fmow", "train/hangar/airport_1/airport_1_0_rgb.jpg", ""),
         ("fmow", "airport_1_0_rgb.jpg", ""),
-        ("fmow", "train/airport/airport_1/airport_1_0_rgb.tif", ""),
+        ("fmow", "train/airport/airport_1/airport_1_0_overview.tif", ""),
         ("fmow", "train/airport/airport_1/overview.PNG", ""),
         ("millionaid", "P0173410.jpg", "test/P0173410.jpg"),
         ("millionaid", "MillionAID/test/P0173410.jpg", "test/P0173410.jpg"),
@@ -103,3 +103,18 @@ def test_no_path_is_too_odd(layout, parts):
     for frame in found.frames:
         assert ".." not in frame.official.split("/")
         assert frame.official == "" or frame.key
+
+
+@pytest.mark.parametrize("kind", ["ms", "pan", "rgb", "msrgb"])
+def test_the_geotiffs_of_fmow_full_are_passed_over(kind):
+    folder = "train/car_dealership/car_dealership_1"
+    names = [f"{folder}/car_dealership_1_0_{kind}.{suffix}" for suffix in ("tif", "tiff", "json")]
+    found = find_frames("fmow", "x", [*names, f"{folder}/car_dealership_1_0_rgb.jpg"])
+    assert ([frame.path for frame in found.frames], found.others) == ([f"{folder}/car_dealership_1_0_rgb.jpg"], 3)
+    assert not find_frames("fmow", "x", names).any
+
+
+def test_a_file_of_a_patch_lies_in_its_folder_or_at_the_root():
+    patch = "S2A_MSIL2A_20170613T101031_87_48"
+    assert file_of(only("bigearthnet", patch, f"{patch}_B01.tif"), "B04.tif") == f"{patch}_B04.tif"
+    assert file_of(only("bigearthnet", "x", f"a/{patch}/{patch}_B01.tif"), "B04.tif") == f"a/{patch}/{patch}_B04.tif"

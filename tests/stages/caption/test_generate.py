@@ -10,7 +10,9 @@ from manifests.store import Store
 from stages.caption.captioner import Candidate, candidate_seed
 from stages.caption.generate import Generate
 from stages.caption.settings import CaptionSettings
+from stages.encoder import Placement
 from stages.nano_encoder import NanoEncoder
+from stages.pictures import open_picture
 from stages.step import CorruptFileError, ModelMissingError, OutOfMemoryError
 from tests.stages.handing import NOTHING_BEFORE, Before, Handed, perform, rows_of, settings_of, store_images
 
@@ -178,6 +180,55 @@ def test_an_encoder_that_gives_no_number_fails_the_image_alone(store, monkeypatc
     assert done.table("survivors")["sample_id"].to_list() == ["b"]
 
 
+def test_composing_without_a_number_says_so(store, monkeypatch):
+    whole = NanoEncoder.pictures
+    monkeypatch.setattr(NanoEncoder, "pictures", lambda self, given: whole(self, given) * np.float32(math.nan))
+    done = generate(handed(store, {"a": body(1)}))
+    assert done.left()["a"]["detail"] == "caption.rank: the encoder gave a cosine that is no finite number"
+
+
+def test_large_pictures_are_held_small_and_one_at_a_time(store, monkeypatch):
+    seen, held = {}, []
+
+    class Noting:
+        def candidates(self, images):
+            seen.update(images)
+            return [[Candidate("a harbor", 1)] for _ in images]
+
+    def opening(given):
+        held.append(given)
+        return open_picture(given)
+
+    monkeypatch.setattr(CaptionSettings, "make_captioner", lambda *_: Noting())
+    monkeypatch.setattr("stages.caption.opening.open_picture", opening)
+    bodies = {"large": body(1, 3000, 2000), "small": body(2), "edge": body(3, 1500, 1024), "long": body(4, 5000, 1025)}
+    done = generate(handed(store, bodies))
+    assert {name: picture.size for name, picture in seen.items()} == {
+        "large": (1536, 1024), "small": (40, 30), "edge": (1500, 1024), "long": (4995, 1024),
+    }  # fmt: skip
+    assert sorted(held) == sorted(bodies.values())
+    for name in ("small", "edge"):
+        assert seen[name].tobytes() == open_picture(bodies[name]).tobytes()
+    assert done.table("survivors").height == 4
+
+
+def test_the_judges_batch_is_halved_with_the_tasks():
+    def batches(rotations):
+        wanted = CaptionSettings.read(settings_of(Generate(), {"caption.rotations": rotations}))
+        asked = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("stages.caption.settings.load_encoder", lambda *given: asked.append(given) or NanoEncoder())
+            for batch in (128, 8, 4, 2, 1):
+                wanted.make_captioner(Placement(batch=batch))
+                wanted.make_judge(Placement(batch=batch))
+        return list(dict.fromkeys(given[1].batch for given in asked))
+
+    # The shipped batch of 8 holds all views of a picture, as before.
+    assert batches(12) == [12, 8, 4, 1]
+    assert batches(360) == [64, 16, 8, 4, 1]
+    assert batches(4) == [4, 1]
+
+
 def test_an_image_that_was_captioned_before_is_taken_over_and_not_even_read(store, monkeypatch):
     texts = {"a": ["x", "y z"], "b": [""]}
     says(monkeypatch, texts)
@@ -227,6 +278,15 @@ def test_a_model_that_is_not_at_hand_is_named(store, monkeypatch):
     settings = settings_of(Generate(), {"caption.captioner": "blip2", "caption.rank": "nano"})
     with pytest.raises(ModelMissingError, match=r"caption\."):
         Generate().models(settings)
+
+
+def test_an_unknown_vocabulary_is_named_with_the_known_ones(store):
+    for ask in (
+        lambda: Generate().pins(settings_of(Generate(), {"caption.vocabulary": "foo"}), {}),
+        lambda: generate(handed(store, {"a": body(1)}), vocabulary="foo"),
+    ):
+        with pytest.raises(ModelMissingError, match=r"caption\.vocabulary = 'foo'.*known: scenes-1$"):
+            ask()
 
 
 def test_running_out_of_memory_goes_up(store, monkeypatch):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.caption.captioner import Candidate
-from stages.caption.judge import Judge, NotCaptioned
+from stages.caption.captioner import Candidate, NotCaptioned
+from stages.caption.judge import Judge
 from tests.stages.caption.encoders import TableEncoder
 
 TEXTS = ["a", "b", "c", "d", "e"]

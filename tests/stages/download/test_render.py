@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from manifests.fingerprint import Parts
+from manifests.sources import load_sources
 from manifests.store import Store
 from pipeline.world.archive_files import band_tiff
 from stages.archives import archive_digest
 from stages.decode import decode
 from stages.download import render
+from stages.download.answers import Limits
 from stages.download.fetch import Fetch
 from stages.download.render import BANDS, WHITE_AT_LEAST, renderer_of, stretch
 from stages.filter.match import Match
 from stages.images import Place, read_images
-from tests.stages.archive_making import KINDS, fmow_members, jpeg, pack, v1_members, v2_members
+from stages.members import ArchiveError
+from tests.stages.archive_making import KINDS, V1, V2, fmow_members, jpeg, pack, v1_members, v2_members
 from tests.stages.handing import NOTHING_BEFORE, Before, Handed, perform, rows_of
 
 REAL = os.environ.get("RS5M_TEST_DATA")
+LIMITS = Limits(1 << 20, frozenset({"jpeg"}), 3, allow_private=False)
 PNG = io.BytesIO()
 Image.new("RGB", (4, 4)).save(PNG, format="PNG")
 
@@ -97,8 +103,19 @@ def test_a_member_that_is_gone(store, tmp_path, kind):
     assert set(done.reasons().values()) == {"download.no_member"}
     assert {row["class"] for row in done.left().values()} == {"failed"}
     assert done.books["fmow"].kept == 2
-    again = fetch(store, "fmow", [f"gone.{kind}"], rows)
-    assert again.books["fmow"].kept == 0
+
+
+@pytest.mark.parametrize("gone", ["gone", "gone.zip", "parts/*.tar", "empty"])
+def test_an_archive_that_is_not_there_is_no_answer_about_its_images(store, tmp_path, gone):
+    """A disk that is not mounted says nothing of what is on it: the partition fails, and is tried again."""
+    rows = candidates(store, "fmow", pack(tmp_path, "set", "folder", fmow_members()))
+    (tmp_path / "empty").mkdir()
+    for archives in ([gone], ["set", gone], [gone, "set"][:1]):
+        urls = [*rows["url"], "fmow:train/x/x_1/x_1_0_rgb.jpg"]
+        with pytest.raises(ArchiveError, match="is its disk mounted here"):
+            list(render.take_from_archives(store, load_sources()["fmow"], archives, urls, LIMITS, 60.0))
+    with pytest.raises(ArchiveError, match=gone.replace("*", r"\*")):
+        fetch(store, "fmow", [gone], rows)
 
 
 def test_several_archives_and_patterns(store, tmp_path):
@@ -107,7 +124,7 @@ def test_several_archives_and_patterns(store, tmp_path):
     rows = candidates(store, "fmow", pack(tmp_path, "whole", "zip", members))
     for number, half in enumerate(halves):
         pack(tmp_path / "parts", f"{number}", "tar", half)
-    done = fetch(store, "fmow", ["gone", "parts/*.tar"], rows)
+    done = fetch(store, "fmow", ["parts/0.tar", "parts/*.tar"], rows)
     assert len(bodies(store, done)) == 6
     assert fetch(store, "fmow", ["parts/[01].tar"], rows).books["fmow"].kept == 4
 
@@ -115,8 +132,6 @@ def test_several_archives_and_patterns(store, tmp_path):
 def test_a_member_damaged_in_one_archive_is_taken_from_the_next(store, tmp_path):
     members = {"test/P0000001.jpg": b"a body of its own, stored as it is"}
     members |= {"test/P0000002.jpg": jpeg()}
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for path, body in members.items():
             archive.writestr(path, body)
@@ -128,6 +143,49 @@ def test_a_member_damaged_in_one_archive_is_taken_from_the_next(store, tmp_path)
     assert "CRC" in next(iter(done.left().values()))["detail"]
     pack(tmp_path, "b", "folder", {"test/P0000001.jpg": jpeg(1)})
     assert bodies(store, fetch(store, "millionaid", ["a.zip", "b"], rows))["millionaid:test/P0000001.jpg"] == jpeg(1)
+
+
+BROKEN = band_tiff(np.zeros((12, 12), np.uint16), 32633, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("bands", "reason"),
+    [({"B04": None}, "missing_band"), ({"B04": b"torn"}, "not_image"), ({"B04": b"x" * 9000}, "too_large"),
+     (dict.fromkeys(BANDS, BROKEN), "no_data")],
+)  # fmt: skip
+def test_a_patch_refused_in_one_archive_is_taken_from_a_later_one(store, tmp_path, bands, reason):
+    worse = {p: b for p, b in v1_members(**{n: b or b"" for n, b in bands.items()}).items() if b}
+    for name, members in (("a", worse), ("b", v2_members()), ("c", v1_members())):
+        pack(tmp_path, name, "folder", members)
+    rows = candidates(store, "ben", "c")
+    (url,) = rows["url"]
+    limit = {"download__max_bytes": 8000}
+    assert reasons(fetch(store, "ben", ["a"], rows, **limit)) == {url: reason}
+    assert reasons(fetch(store, "ben", ["a", "b"], rows, **limit)) == {url: reason}
+    assert reasons(fetch(store, "ben", ["b", "a"], rows, **limit)) == {url: reason}
+    for archives in (["a", "b", "c"], ["c", "a"], ["a", "c", "b"]):
+        assert bodies(store, fetch(store, "ben", archives, rows, **limit)) == rendered_apart(v1_members())
+
+
+def test_what_is_said_of_an_image_goes_before_a_member_that_cannot_be_read(store, tmp_path):
+    """The first refusal decides, but not being able to read is no judgement."""
+    for name, body in (("a", b"words"), ("b", jpeg(side=600))):
+        pack(tmp_path, name, "folder", {"test/P0000001.jpg": body})
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("test/P0000001.jpg", jpeg(), compress_type=zipfile.ZIP_LZMA)
+    rows, url = candidates(store, "millionaid", "a"), "millionaid:test/P0000001.jpg"
+    wanted = {("a", "b"): "not_image", ("b", "a"): "too_large", ("z.zip", "a", "b"): "not_image",
+              ("b", "z.zip"): "too_large", ("z.zip",): "no_member"}  # fmt: skip
+    for archives, reason in wanted.items():
+        assert reasons(fetch(store, "millionaid", archives, rows, download__max_bytes=5000)) == {url: reason}
+
+
+@pytest.mark.parametrize("patch", [V1, V2])
+def test_an_entry_that_is_a_patch_folder_itself(store, tmp_path, patch):
+    members = (v1_members if patch == V1 else v2_members)()
+    pack(tmp_path / "all", patch, "folder", {path.rpartition("/")[2]: body for path, body in members.items()})
+    done = fetch(store, "ben", ["all/*"], candidates(store, "ben", f"all/{patch}"))
+    assert bodies(store, done) == rendered_apart(members)
 
 
 def rendered_apart(members):
@@ -220,9 +278,19 @@ def test_another_renderer_does_its_rows_anew(store, tmp_path, monkeypatch):
     assert Fetch().pins(first.settings, params) == {"renderer": "ben-rgb-2"}
 
 
-def test_only_what_renders_is_pinned():
-    assert Fetch().pins(None, {"source": "fmow", "archives": []}) == {}
+def test_pinned_is_what_renders_and_what_the_archives_hold():
     assert Fetch().pins(None, {}) == {}
+    assert Fetch().pins(None, {"source": "fmow", "archives": []}) == {}
+    fmow = {"source": "fmow", "archives": ["a", "b"]}
+    pinned = [Fetch().pins(None, fmow | {"archive_digests": digests}) for digests in (["1", "2"], ["1", "2"], ["1", "3"])]
+    assert pinned[0] == pinned[1]
+    assert [list(pins) for pins in pinned] == [["archives fmow"]] * 3
+    assert Fetch().pins(None, fmow | {"archives": ["moved"], "archive_digests": ["1", "2"]}) == pinned[0]
+    of_rows = {Parts(inputs=[], recipe={}, code=1, pins=pins).row_fingerprint(recording=True) for pins in pinned}
+    assert len(of_rows) == 2  # rows of other bytes are no prior
+    assert set(Fetch().pins(None, {"source": "ben", "archives": ["a"], "archive_digests": ["1"]})) == {
+        "renderer", "archives ben",
+    }  # fmt: skip
 
 
 def test_time_that_is_up_leaves_the_partition_open(store, tmp_path):

@@ -201,6 +201,23 @@ def test_a_patch_of_bigearthnet_v2_is_told_by_its_bands_and_the_table(store, tmp
     assert bare["sample_id"] == row["sample_id"]
 
 
+@pytest.mark.parametrize(("kind", "patch"), [("folder", V1), ("zip", V1), ("folder", V2), ("tar", V2)])
+def test_an_entry_that_is_a_patch_folder_itself_tells_the_same(store, tmp_path, kind, patch):
+    members = (v1_members if patch == V1 else v2_members)()
+    (whole,) = rows(scan(store, tmp_path, "ben", members)).values()
+    inner = {path.rpartition("/")[2]: body for path, body in members.items()}
+    (row,) = rows(match(store, "ben", f"alone/{pack(tmp_path / 'alone', patch, kind, inner)}")).values()
+    assert {**row, "locator": ""} == {**whole, "locator": ""}
+    assert "corners" in json.loads(row["extra"])
+
+
+def test_the_geotiffs_of_fmow_full_beside_are_ignored(store, tmp_path):
+    beside = {f"{FRAME.removesuffix('rgb')}{kind}.tif": b"II*\0" for kind in ("ms", "pan", "rgb", "msrgb")}
+    done = scan(store, tmp_path, "fmow", fmow_members() | beside, "zip")
+    assert bad(done) == {}
+    assert (done.books["fmow"].seen, done.result.facts["ignored_members"]) == (4, 8)
+
+
 def test_a_patch_whose_band_is_damaged_still_passes(store, tmp_path):
     """Whether it can be rendered is the download stage's to say."""
     members = v2_members()
@@ -224,12 +241,16 @@ def test_attributes_go_before_what_the_source_says(store, tmp_path):
     assert told[url.replace("_rgb", "_msrgb")]["licence"] == "fMoW challenge licence"
 
 
+LISTED = table(patch_id=[[V2]], labels=[["Sea"]])
+
+
 @pytest.mark.parametrize(
     ("kind", "members", "says"),
     [
         ("zip", {"readme.txt": b"x"}, "holds no image in the layout"),
         ("folder", {"holiday.jpg": b"x"}, "holds no image in the layout"),
         ("folder", v2_members() | {"metadata.parquet": b"torn"}, "metadata.parquet: cannot be read"),
+        ("tar", v2_members() | {"metadata.parquet": LISTED}, r"metadata.parquet: cannot be read \(column patch_id holds"),
     ],
 )
 def test_what_is_no_archive_of_the_source_is_an_error(store, tmp_path, kind, members, says):

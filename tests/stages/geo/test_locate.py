@@ -6,6 +6,7 @@ import pytest
 
 from manifests.store import Store
 from stages.geo.locate import Locate
+from stages.geo.ner import Named
 from stages.geo.nltk_ner import load_nltk
 from stages.step import ModelMissingError
 from tests.stages.handing import Handed, perform, rows_of, settings_of
@@ -161,6 +162,36 @@ def test_pins_and_profile():
         step.pins(settings_of(step, {"geo.templates": "none"}), {})
     with pytest.raises(ModelMissingError, match="no gazetteer 'none'; known: geonames-1"):
         step.pins(settings_of(step, {"geo.gazetteer": "none"}), {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"templates": "none"}, "no templates 'none'; known: ours-1"), ({"templates": "a\0b"}, "cannot read 'a.x00b'"),
+        ({"gazetteer": "none"}, "no gazetteer 'none'; known: geonames-1"),
+        ({"gazetteer": "none", "ner": ["nltk"]}, "no gazetteer 'none'; known: geonames-1"),
+    ],
+)  # fmt: skip
+def test_what_a_recipe_names_and_is_not_there(settings, words):
+    with pytest.raises(ModelMissingError, match=words) as raised:
+        locate({}, **settings)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ModelMissingError, match=words):
+        given = settings_of(Locate(), {f"geo.{key}": value for key, value in settings.items()})
+        Locate().models(given) if "ner" in settings else Locate().pins(given, {})
+
+
+def test_names_are_released_as_clean_lines(monkeypatch):
+    found = [Named("New\nYork\u202e", 0, 9, "nltk"), Named("\u2066", 10, 11, "nltk")]
+    monkeypatch.setattr("stages.geo.gazetteer_ner.GazetteerTagger.places", lambda *_: found)
+    assert [entity["name"] for entity in place({"text": "New\nYork\u202e \u2066"})["entities"]] == ["New York"]
+
+
+def test_a_date_alone_tells_no_hour():
+    for written in ("20170101", "2017-01-01"):
+        row = place({"source": "fmow", "extra": FMOW, "taken_at": written})
+        assert "January 1, 2017" in row["meta"]
+        assert "o'clock" not in row["meta"]
 
 
 def test_a_tagger_without_its_data_is_told_before_any_work(monkeypatch, tmp_path):

@@ -1,9 +1,11 @@
+import unicodedata
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.templates import load_templates
-from stages.geo.meta import Known, meta_caption, relative_location, sure_tags, two_decimals
+from stages.geo.meta import MOST_LABELS, Known, meta_caption, relative_location, sure_tags, two_decimals
 from stages.geo.zones import Moment
 
 OURS = load_templates("ours-1")
@@ -70,6 +72,45 @@ def test_bigearthnet():
     assert written("ben", known(tags=[])) is None
 
 
+HOSTILE = "runway\n\x1b[31m \u202edaor\u2066_" + "x y " * 1000
+
+
+def is_clean(text):
+    return text == " ".join(text.split()) and all(unicodedata.category(char)[0] != "C" for char in text)
+
+
+def test_what_strangers_wrote_enters_as_one_short_clean_line():
+    boxes = [{}, {"category": HOSTILE, "box": [310, 310, 60, 60]}]
+    text = written("fmow", known(extra=EXTRA | {"bounding_boxes": boxes, "scan_direction": HOSTILE}))
+    assert is_clean(text)
+    assert "unway [31m daor" in text
+    assert len(text) < 800
+    for source in ("fmow", "ben", "cc3m"):
+        text = written(source, known(extra={}, tags=[(HOSTILE, 0.95)] * 64))
+        assert is_clean(text)
+        assert "unway [31m daor" in text
+        assert len(text) < 200 + 102 * {"ben": MOST_LABELS, "cc3m": 3}.get(source, 1)
+
+
+def test_a_label_that_says_nothing_is_not_told():
+    for nothing in ("\u202e\n", "", None, ["a"], {"a": 1}):
+        boxes = [{}, {"category": nothing}]
+        text = written("fmow", known(extra=EXTRA | {"bounding_boxes": boxes, "scan_direction": nothing}))
+        assert text is None
+        text = written("fmow", known(extra=EXTRA | {"bounding_boxes": boxes}, tags=[("\u200b", None), ("dam", None)]))
+        assert "dam" in text.lower()
+    labels = written("ben", known(tags=[("\n", None), ("Pastures", None), ("\u2066", None)]))
+    assert ", ," not in labels
+    assert "pastures" in labels.lower()
+    assert written("ben", known(tags=[("\u202e", None)])) is None
+    assert "coast" in written("cc3m", known(tags=[("\u202e", 0.99), ("coast", 0.4)])).lower()
+
+
+def test_as_many_labels_as_bigearthnet_gives_are_told():
+    text = written("ben", known(tags=[(f"label {number:02d}", None) for number in range(64)]))
+    assert text.lower().count("label ") == MOST_LABELS == 12
+
+
 def test_yfcc_redcaps_and_the_rest():
     assert "Z\u00fcrich, Switzerland" in written("yfcc14m", WHOLE)
     assert "April 2, 2012" in written("yfcc14m", WHOLE)
@@ -118,3 +159,4 @@ def test_any_box(box, width, height):
 def test_numbers():
     assert [two_decimals(value) for value in (1.87378, "2", 0)] == ["1.87", "2.00", "0.00"]
     assert two_decimals(None) is two_decimals("x") is two_decimals(float("nan")) is None
+    assert two_decimals(1e300) is two_decimals(-1e6) is None

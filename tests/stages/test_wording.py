@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.caption.wording import MAX_CHARACTERS, clean
+from stages.wording import MAX_CHARACTERS, MAX_FACT_CHARACTERS, clean, clean_fact
 
 # "harbor" in Chinese and in Arabic; a Persian word whose parts a joiner keeps apart.
 HARBORS = "\u6e2f\u53e3 \u0627\u0644\u0645\u064a\u0646\u0627\u0621"
@@ -45,3 +45,11 @@ def test_any_text_becomes_one_bounded_line(text):
     assert len(line) <= MAX_CHARACTERS
     assert line == " ".join(line.split()) == clean(line)
     assert all(unicodedata.category(char) not in ("Cc", "Cs", "Co", "Cn", "Zl", "Zp") for char in line)
+
+
+def test_a_fact_is_short_and_a_text():
+    assert clean_fact("parking\n lot \u202eegarag\u2069") == "parking lot egarag"
+    line = clean_fact("runway " * 600)
+    assert MAX_FACT_CHARACTERS - 7 < len(line) <= MAX_FACT_CHARACTERS
+    assert line.split() == ["runway"] * len(line.split())
+    assert [clean_fact(value) for value in (None, 3, ["a"], {"a": 1}, "\u200b\n")] == [""] * 5
