@@ -2,9 +2,9 @@
 
 A step's ``VERSION`` is part of its fingerprint, so code that changes rows must raise it, or results made before would
 be taken for results of the new code. ``steps.lock`` holds, for every step, its version and the digest of its code: the
-syntax trees, without docstrings, of the step's module and of the modules of ``stages`` and ``manifests`` it imports, however
-far. Modules that carry rows and make none (``_PLUMBING``) are left out. Comments, docstrings and layout do not count.
-Where the code moved and the version did not, the check says what to do.
+syntax trees, without docstrings, of the step's module and of the modules of ``stages`` and ``manifests`` it imports,
+however far. Modules that carry rows and make none (``_PLUMBING``) are left out. Comments, docstrings and layout do not
+count. Where the code moved and the version did not, the check says what to do.
 
 This module reads source files by path: contracts never import stages.
 """

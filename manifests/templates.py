@@ -100,9 +100,10 @@ def load_templates(name: str) -> Templates:
         path = Path(name)
     try:
         raw = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise TemplateError(f"geo.templates: cannot read {name!r}: {reason}") from None
+    except OSError as error:
+        raise TemplateError(f"geo.templates: cannot read {name}: {error.strerror}") from None
+    except ValueError as error:  # a zero byte
+        raise TemplateError(f"geo.templates: {name!r} is no path: {error}") from None
     if len(raw) > MAX_FILE_BYTES:
         raise TemplateError(f"geo.templates: {name} is larger than {MAX_FILE_BYTES:,} bytes")
     return parse_templates(raw, name)

@@ -19,6 +19,8 @@ SHIPPED = ("mini", "nano")
 _ABOUT = "detector"
 _MAX_BYTES = 1 << 26
 _FIT = "rs5m-build detector fit --positive DIR --negative DIR"
+_KINDS = frozenset({"float16", "float32", "float64"})
+_SHOWN_LETTERS = 200
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +30,8 @@ class Detector:
     Attributes:
         weight: float64 [F].
         bias: A number.
-        metadata: What it was fitted on: ``encoder``, ``features`` and whatever else the fit wrote.
+        metadata: What it was fitted on: ``encoder``, ``features``, ``encoder_digest`` where that was written, and
+            whatever else the fit wrote.
         name: As the recipe names it.
     """
 
@@ -55,6 +58,30 @@ class Detector:
         logits = trunk.astype(np.float64) @ self.weight + self.bias
         return _sigmoid(logits).astype(np.float32)
 
+    def require_encoder(self, encoder: str, digest: str, key: str) -> None:
+        """Refuse to judge the features of another encoder than the head was fitted on, equal in number or not.
+
+        Args:
+            encoder: The encoder, as the recipe names it.
+            digest: Its `stages.encoder.model_digest`; empty: not known yet, as the model is yet to be fetched.
+            key: The recipe key that named the head, for messages.
+
+        Raises:
+            ModelMissingError: The digest that was written when the head was fitted is another one; or, where none
+                was written, the name is.
+        """
+        fitted, written = self.metadata.get("encoder", ""), self.metadata.get("encoder_digest", "")
+        if written in ("", digest) or not digest:
+            if written or fitted == encoder:
+                return
+            said = repr(fitted) if fitted else "an encoder that it does not name"
+        else:
+            said = f"{fitted!r} with the digest {written}, and {encoder!r} here has the digest {digest}"
+        raise ModelMissingError(
+            f"{key} = {self.name!r} was fitted on {said}: it cannot judge {encoder!r}; fit one for this encoder: "
+            f"{_FIT} --encoder {encoder}"
+        )
+
 
 def load_detector(name_or_file: str, key: str) -> Detector:
     """Return a shipped head (``mini``, ``nano``) or the one in a file.
@@ -71,11 +98,10 @@ def load_detector(name_or_file: str, key: str) -> Detector:
         weight = np.asarray(found.weight, dtype=np.float64)
         return Detector(weight, found.bias, {"encoder": name_or_file, "features": str(len(weight))}, name_or_file)
     try:
-        tensors, metadata = _read(found)
-        weight = tensors["weight"].astype(np.float64)
-        bias = tensors["bias"].astype(np.float64)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelMissingError(f"{key} = {name_or_file!r}: {found} is no detector head ({error}); {_FIT}") from error
+        weight, bias, metadata = _read(found)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:_SHOWN_LETTERS]
+        raise ModelMissingError(f"{key} = {name_or_file!r}: {found} is no detector head ({reason}); {_FIT}") from error
     if weight.ndim != 1 or bias.shape != (1,) or not np.isfinite(weight).all() or not np.isfinite(bias).all():
         raise ModelMissingError(
             f"{key} = {name_or_file!r}: {found} has weight {list(weight.shape)} and bias {list(bias.shape)}; "
@@ -93,7 +119,8 @@ def save_detector(path: Path, weight: ArrayLike, bias: float, metadata: Mapping[
         path: The file, replaced in place.
         weight: [F].
         bias: A number.
-        metadata: At least ``encoder``, the recipe value it was fitted on; ``features`` is added.
+        metadata: At least ``encoder``, the recipe value it was fitted on, and better ``encoder_digest`` as well, that
+            model's `stages.encoder.model_digest`; ``features`` is added.
 
     Raises:
         ValueError: The weight is no vector of finite numbers.
@@ -136,7 +163,8 @@ def _found(name_or_file: str, key: str) -> Head | Path:
     return path
 
 
-def _read(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
+def _read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, str]]:
+    """Return weight, bias and metadata of a file. Raises ValueError for what is no head."""
     from safetensors import SafetensorError, safe_open
 
     size = path.stat().st_size
@@ -145,10 +173,19 @@ def _read(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except SafetensorError as error:
+            if not isinstance(about, dict):
+                raise ValueError(f"its metadata {_ABOUT!r} is no JSON object")
+            weight, bias = (_floats(file.get_tensor(name), name) for name in ("weight", "bias"))
+            return weight, bias, {str(name): str(value) for name, value in about.items()}
+    # A dtype that numpy lacks is a TypeError; JSON may be nested deeper than Python follows.
+    except (SafetensorError, TypeError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    return tensors, {str(name): str(value) for name, value in dict(about).items()}
+
+
+def _floats(tensor: NDArray[np.generic], name: str) -> NDArray[np.float64]:
+    if tensor.dtype.name not in _KINDS:
+        raise ValueError(f"{name} is {tensor.dtype.name}; wanted float32")
+    return tensor.astype(np.float64)
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:

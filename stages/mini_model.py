@@ -6,16 +6,16 @@ The folder is made once a user and loads in open_clip as ``local-dir:FOLDER``. I
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
-import os
 import re
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from manifests.model_files import folder_content
 from manifests.models import FOLDER, ModelSpec, resolve
 from stages import torchvision_shim
 from stages.step import ModelMissingError
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = "open_clip_model.safetensors"
 CONFIG = "open_clip_config.json"
-FOLDER_VERSION = 1
+FOLDER_VERSION = 2
+"""Raised when the folder is made otherwise: part of its name."""
 IMAGE_TOWER = "tf_efficientnet_lite0"
 
 _COMPLETE = "complete"
@@ -47,14 +48,16 @@ def model_wheels() -> tuple[Wheel, ...]:
 def mini_model_folder() -> Path:
     """Return the open_clip folder of the mini model, made now if this user has none.
 
-    Several processes may do so at once: each makes its own and the first rename wins.
+    What lies there is checked against the sizes and digests that were written when it was made (once a process, while
+    no file changes), and made again where it differs. Several processes may do so at once: each makes its own and the
+    first one's is taken.
 
     Raises:
         ModelMissingError: A wheel cannot be had, or the cache folder not be written; says what to do.
     """
     spec = resolve("mini", "model")
-    folder = cache_root() / "models" / f"mini-{spec.digest[:12]}"
-    if (folder / _COMPLETE).is_file():
+    folder = cache_root() / "models" / f"mini-{FOLDER_VERSION}-{spec.digest[:12]}"
+    if _is_whole(folder):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +108,8 @@ def assemble(made: Path, projection: dict[str, Tensor], final: Path | None = Non
         (made / name).write_bytes(body)
     document = config(str(final or made))
     (made / CONFIG).write_text(json.dumps(document, sort_keys=True, indent=1) + "\n", encoding="utf-8")
-    (made / _COMPLETE).write_text(f"{FOLDER_VERSION}\n", encoding="utf-8")
+    written = {name: list(entry) for name, entry in folder_content(made).items()}
+    (made / _COMPLETE).write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 
 def tower_weights(spec: ModelSpec) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, bytes]]:
@@ -193,14 +197,26 @@ def _unused(name: str) -> bool:
     return name.startswith("pooler.") or name.endswith("position_ids")
 
 
-def _move(made: Path, folder: Path) -> None:
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder holds the files that were written, byte for byte, and no others."""
     try:
-        os.rename(made, folder)  # noqa: PTH104 - Path.rename is the same call; it must fail on a folder with files
-    except OSError:
-        if (folder / _COMPLETE).is_file():
-            return  # another process was first
-        shutil.rmtree(folder, ignore_errors=True)  # left incomplete by hand: this code only renames whole folders
-        os.rename(made, folder)  # noqa: PTH104
+        written = json.loads((folder / _COMPLETE).read_text("utf-8"))
+        found = folder_content(folder)
+    except (OSError, ValueError, RecursionError):
+        return False
+    found.pop(_COMPLETE, None)
+    return bool(written == {name: list(entry) for name, entry in found.items()})
+
+
+def _move(made: Path, folder: Path) -> None:
+    """Put a folder where it belongs; one that is whole stays, and one that is not makes room."""
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed: no other process takes away what this one put there
+        if folder.exists():
+            if _is_whole(folder):
+                return  # another process was first
+            folder.rename(made.with_name("broken"))
+        made.rename(folder)
 
 
 def _say(line: str) -> None:

@@ -176,7 +176,7 @@ class OpenClipEncoder:
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            # Besides the classes for it: what drivers, pinned memory, cuBLAS and torch's CPU allocator were seen to say.
+            # Besides the classes for it: what drivers, pinned memory, cuBLAS and torch's allocators were seen to say.
             if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not _MEMORY.search(str(error)):
                 raise
             torch.cuda.empty_cache()

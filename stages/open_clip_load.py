@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from manifests.model_files import hub_snapshot, tag_weights
 from manifests.models import ModelSpec, local_path
 from stages import torchvision_shim
 from stages.freed_memory import keep_freed_memory
@@ -31,6 +35,8 @@ _SHAPES = re.compile(
 )
 _KEYS = re.compile(r"(?P<what>Missing|Unexpected) key\(s\) in state_dict: (?P<names>\"[^\n]*\")")
 _HUB_FILES = ("*.json", "*.txt", "*.model")
+_TAG_PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
+_CAUSE_LETTERS, _SHORT_LETTERS = 200, 60
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,22 +146,25 @@ def model_source(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
 
 
 def _hub_folder(target: str) -> Path:
-    """Return the local copy of a hub model, downloaded if need be."""
+    """Return the local copy of a hub model, downloaded only if there is none: the copy is what its digest is of."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     repository, _, revision = target.partition("@")
+    cached = hub_snapshot(repository, revision)
+    if cached and (cached / CONFIG).is_file() and _weights(cached):
+        return cached
+    wanted = cached.name if cached else revision or None  # a copy that lacks files is filled up, not replaced
     pinned = f" --revision {revision}" if revision else ""
     # safetensors where the repository has them: of the other formats one is enough.
     for weights in ("*.safetensors", "open_clip_pytorch_model.bin"):
         try:
-            folder = Path(
-                snapshot_download(repository, revision=revision or None, allow_patterns=[*_HUB_FILES, weights])
-            )
+            folder = Path(snapshot_download(repository, revision=wanted, allow_patterns=[*_HUB_FILES, weights]))
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise ModelMissingError(
-                f"{repository} is not in this machine's hub cache and could not be fetched ({_one_line(error)}); run "
-                f"`hf download {repository}{pinned}` where there is a network, or name a copy as local-dir:PATH"
+                f"{repository} is not in this machine's hub cache and could not be fetched "
+                f"({_one_line(error, _SHORT_LETTERS)}); `hf download {repository}{pinned}` brings it where there is a "
+                "network, or name a copy as local-dir:PATH"
             ) from error
         if _weights(folder):
             break
@@ -171,16 +180,49 @@ def create_model(name: str, told: dict[str, Any]) -> tuple[Any, Callable[[Image.
     from safetensors import SafetensorError
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _open_clip_silent():
             warnings.simplefilter("ignore")  # deprecations inside timm and transformers say nothing to a user
             import open_clip
 
             if not name.startswith("local-dir:"):
                 _check_tag(name, told["pretrained"])
+                told = _from_cache(name, told)
             model, _, preprocess = open_clip.create_model_and_transforms(name, **told)
             return model, preprocess, open_clip.get_tokenizer(name)
     except (SafetensorError, *_NOT_HAD) as error:
         raise ModelMissingError(_why(error, name, told)) from error
+
+
+@contextlib.contextmanager
+def _open_clip_silent() -> Iterator[None]:
+    """Drop what open_clip logs: it logs errors that it raises, to the root logger, and sets that up to be printed."""
+    root, quiet = logging.getLogger(), logging.NullHandler()
+
+    def is_others(record: logging.LogRecord) -> bool:
+        return "open_clip" not in Path(record.pathname).parts
+
+    root.addHandler(quiet)  # where there is a handler, logging adds none
+    root.addFilter(is_others)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_others)
+        root.removeHandler(quiet)
+
+
+def _from_cache(name: str, told: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments that load a tag of the hub from the file at hand, if there is one, and ask nobody.
+
+    It is what the model's digest is of; open_clip would ask the hub first, and take what it serves by now. A file
+    does not bring the tag's preprocessing along: that is handed over.
+    """
+    from open_clip.pretrained import get_pretrained_cfg
+
+    tag = get_pretrained_cfg(name, told["pretrained"])
+    weights = tag_weights(name, told["pretrained"]) if tag.get("hf_hub") else None
+    if weights is None:
+        return told
+    return {**told, "pretrained": str(weights)} | {f"image_{field}": tag[field] for field in _TAG_PREPROCESS}
 
 
 def _check_tag(name: str, weights: str) -> None:
@@ -215,8 +257,8 @@ def _why(error: BaseException, name: str, told: dict[str, Any]) -> str:
     if Path(told["pretrained"]).is_file():
         return f"{told['pretrained']} cannot be loaded as {name}: {_one_line(error)}"
     return (
-        f"open_clip could not load {name} with {told['pretrained']!r} ({_one_line(error)}); `"
-        f"{_fetch(name, told['pretrained'])}` brings it where there is a network, or write open_clip:{name}/PATH"
+        f"its weights are not in this machine's caches and could not be fetched ({_one_line(error, _SHORT_LETTERS)}); "
+        f"`{_fetch(name, told['pretrained'])}` brings them where there is a network"
     )
 
 
@@ -229,8 +271,7 @@ def _fetch(name: str, weights: str) -> str:
     return f"python -c \"import open_clip; open_clip.create_model('{name}', '{weights}')\""
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-_source, _created = model_source, create_model
+def _one_line(error: BaseException, letters: int = _CAUSE_LETTERS) -> str:
+    """Return what an error says, the innermost cause that open_clip quotes, as one short line."""
+    text = " ".join(str(error).split()).rpartition("Last error: ")[2]
+    return (text if len(text) <= letters else f"{text[: letters - 3]}...") or type(error).__name__

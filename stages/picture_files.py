@@ -12,7 +12,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,7 +45,7 @@ class PictureFileError(ValueError):
 
 
 @contextmanager
-def open_guarded(body: bytes, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def open_guarded(body: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """Open a picture file; damage that shows only when its pixels are read inside is refused alike.
 
     Memory that runs out while the header is parsed is blamed on the header, which may lie. Afterwards the size is
@@ -77,7 +77,7 @@ def codec_versions() -> dict[str, str]:
 
 
 @contextmanager
-def _refused(formats: Sequence[str]) -> Iterator[None]:
+def _refused(formats: tuple[str, ...]) -> Iterator[None]:
     try:
         yield
     except PictureFileError:

@@ -129,7 +129,9 @@ def _of_archive(store: Store, source: SourceSpec, uri: str, urls: set[str], limi
     with open_archive(store, uri) as archive:
         found = find_frames(source.format, archive.name, (member.path for member in archive.members()))
         if not found.any and kind_of(store, uri) == "folder":  # as a disk leaves its mount point
-            raise ArchiveError(f"{uri}: holds no image in the layout {EXPECTED[source.format]}; is its disk mounted here?")
+            raise ArchiveError(
+                f"{uri}: holds no image in the layout {EXPECTED[source.format]}; is its disk mounted here?"
+            )
         wanted: dict[str, _Wanted] = {}
         for frame in found.frames:
             url = url_of(source.key, frame)

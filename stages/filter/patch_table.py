@@ -6,7 +6,7 @@ Text stays dictionary-encoded until a row is wanted: a file of kilobytes can spe
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import pyarrow as pa
@@ -23,8 +23,6 @@ MAX_TABLE_BYTES = 1 << 28
 MAX_ROWS = 10_000_000
 """The published table has 549 488 rows, one a patch."""
 
-# Single texts, five a row: a patch has about three labels.
-_MAX_VALUES = 5 * MAX_ROWS
 _MAX_UNPACKED_BYTES = 1 << 30
 _BATCH_ROWS = 1_024  # of the longest texts, a quarter of a GiB when spelt out
 _KEY = "patch_id"
@@ -32,7 +30,7 @@ _TEXTS = (_KEY, "split", "country")
 _LABELS = "labels"
 
 
-def read_patch_table(body: bytes, patches: Collection[str]) -> dict[str, dict[str, Any]]:
+def read_patch_table(body: bytes, patches: Set[str]) -> dict[str, dict[str, Any]]:
     """Return the rows of some patches, by patch; of two rows the later counts.
 
     A row holds labels (at most `MAX_LABELS`), split and country, as far as the table has them as text.
@@ -54,12 +52,12 @@ def read_patch_table(body: bytes, patches: Collection[str]) -> dict[str, dict[st
         raise MetadataError(f"is not readable as Parquet: {' '.join(str(error).split())}") from error
 
 
-def _rows(body: bytes, patches: Collection[str]) -> dict[str, dict[str, Any]]:
+def _rows(body: bytes, patches: Set[str]) -> dict[str, dict[str, Any]]:
     columns = _columns(pq.ParquetFile(io.BytesIO(body)))
     file = pq.ParquetFile(io.BytesIO(body), read_dictionary=list(columns.values()))
-    wanted, found, spelt = pa.array(sorted(patches), pa.string()), dict[str, dict[str, Any]](), dict[str, str]()
+    found, spelt = dict[str, dict[str, Any]](), dict[str, str]()
     for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns), use_threads=False):
-        for row in _wanted_rows(batch, wanted):
+        for row in _wanted_rows(batch, patches):
             labels = [spelt.setdefault(label, label) for label in row.pop(_LABELS, None) or () if label is not None]
             found[row[_KEY]] = {**row, _LABELS: labels}
     return found
@@ -67,6 +65,7 @@ def _rows(body: bytes, patches: Collection[str]) -> dict[str, dict[str, Any]]:
 
 def _columns(file: pq.ParquetFile) -> dict[str, str]:
     """Return the columns to read and the path of each one's texts in the file, after a look at the footer alone."""
+    _check_size(file.metadata)
     kinds = {field.name: field.type for field in file.schema_arrow}
     if _KEY not in kinds:
         raise MetadataError(f"has no column {_KEY}")
@@ -79,36 +78,34 @@ def _columns(file: pq.ParquetFile) -> dict[str, str]:
     columns = {path.split(".", 1)[0]: path for path in paths if path.split(".", 1)[0] in taken}
     if sum(path.split(".", 1)[0] in taken for path in paths) > len(taken):
         raise MetadataError(f"has two columns of one name, one of {', '.join(sorted(taken))}")
-    _check_size(file.metadata, frozenset(columns.values()))
     return columns
 
 
-def _check_size(footer: pq.FileMetaData, paths: frozenset[str]) -> None:
+def _check_size(footer: pq.FileMetaData) -> None:
+    # Of row groups only: pyarrow ends the process where a damaged footer is asked for a column that it lacks.
     groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
     rows = max(footer.num_rows, sum(group.num_rows for group in groups))
     if rows > MAX_ROWS:
         raise MetadataError(f"has {rows} rows, more than {MAX_ROWS}")
-    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
-    read = [chunk for chunk in chunks if chunk.path_in_schema in paths]
-    if max(sum(chunk.num_values for chunk in read if chunk.path_in_schema == path) for path in paths) > _MAX_VALUES:
-        raise MetadataError(f"has more than {_MAX_VALUES} texts in one column")
-    if sum(chunk.total_uncompressed_size for chunk in read) > _MAX_UNPACKED_BYTES:
+    if sum(group.total_byte_size for group in groups) > _MAX_UNPACKED_BYTES:
         raise MetadataError(f"unpacks to more than {_MAX_UNPACKED_BYTES} bytes")
 
 
-def _wanted_rows(batch: pa.RecordBatch, wanted: pa.Array) -> Iterator[dict[str, Any]]:
+def _wanted_rows(batch: pa.RecordBatch, wanted: Set[str]) -> Iterator[dict[str, Any]]:
     """Yield rows of the wanted patches as Python values; none is overlong, and none has more labels than are kept."""
+    batch.validate(full=True)  # places outside a dictionary, which a damaged page may hold, are not checked in reading
     for name in batch.schema.names:
         _check_texts(batch.column(name), name)
-    keys = batch.column(_KEY).dictionary_decode().cast(pa.string())
-    rows = batch.filter(pc.is_in(keys, value_set=wanted))
-    if _LABELS in rows.schema.names:
-        place = rows.schema.get_field_index(_LABELS)
-        rows = rows.set_column(place, _LABELS, pc.list_slice(rows.column(place), 0, MAX_LABELS))
-    try:
-        yield from rows.to_pylist()
-    except UnicodeDecodeError as error:
-        raise MetadataError("holds text that is no UTF-8") from error
+    keys = batch.column(_KEY).dictionary_decode().to_pylist()
+    rows = batch.filter(pa.array([key in wanted for key in keys], pa.bool_()))
+    spelt = [_spelt(rows.column(name)) for name in rows.schema.names]
+    yield from pa.RecordBatch.from_arrays(spelt, rows.schema.names).to_pylist()
+
+
+def _spelt(column: pa.Array) -> pa.Array:
+    if types.is_dictionary(column.type):
+        return column.dictionary_decode()
+    return pc.list_slice(column, 0, MAX_LABELS).cast(pa.list_(pa.string()))
 
 
 def _check_texts(column: pa.Array, name: str) -> None:

@@ -15,8 +15,16 @@ from manifests.ledger import count_by_source
 from manifests.recipe import Settings
 from manifests.schemas import LEDGER, TABLES, TableSpec
 from manifests.tables import empty_frame
-from stages.detector import detector_digest, load_detector
-from stages.encoder import Encoder, Placement, load_encoder, model_digest, numeric_profile, resolve_device
+from stages.detector import Detector, detector_digest, load_detector
+from stages.encoder import (
+    Encoder,
+    Placement,
+    load_encoder,
+    model_digest,
+    numeric_profile,
+    resolve_device,
+    settled_digest,
+)
 from stages.images import Place
 from stages.outlier.bodies import bodies_by_digest
 from stages.outlier.scorer import Scored, Scorer
@@ -49,8 +57,8 @@ class Embed(Step):
 
         Raises:
             CorruptFileError: For stored bytes that changed.
-            ModelMissingError: If the encoder or the detector is not at hand.
-            OutOfMemoryError: If the device does not hold a batch.
+            ModelMissingError: If the encoder or the detector is not at hand, or they are not of one kind.
+            OutOfMemoryError: If the device does not hold a batch, or the memory beside it a picture.
         """
         survivors = tables.frame("dedup.cluster", "survivors", ["sample_id", "source"])
         fetched = tables.frame("download.fetch", "fetched", _OF_FETCHED).join(survivors, on="sample_id")
@@ -82,9 +90,10 @@ class Embed(Step):
         """Return the encoder and the detector with their digests.
 
         Raises:
-            ModelMissingError: If one is not at hand.
+            ModelMissingError: If one is not at hand, or the detector was fitted on another encoder.
         """
         encoder, detector = settings.text("outlier.encoder"), settings.text("outlier.detector")
+        _detector(settings)
         return {
             f"outlier.encoder {encoder}": model_digest(encoder, "outlier.encoder"),
             f"outlier.detector {detector}": detector_digest(detector),
@@ -105,9 +114,17 @@ def _scorer(task: Task) -> Scorer:
     batch = task.params.get("batch")
     placement = _placement(settings, batch if isinstance(batch, int) else settings.integer("outlier.batch"))
     encoder = load_encoder(settings.text("outlier.encoder"), placement, "outlier.encoder")
-    detector = load_detector(settings.text("outlier.detector"), "outlier.detector")
+    detector = _detector(settings)  # after the encoder, which may only now have been fetched
     direction = _direction(encoder, settings.text("outlier.prompts"))  # type: ignore[arg-type]  # hashed by identity
     return Scorer(encoder, direction, detector)
+
+
+def _detector(settings: Settings) -> Detector:
+    """Return the head, which must have been fitted on the encoder whose features it is to judge."""
+    encoder, key = settings.text("outlier.encoder"), "outlier.detector"
+    detector = load_detector(settings.text(key), key)
+    detector.require_encoder(encoder, settled_digest(encoder, "outlier.encoder"), key)
+    return detector
 
 
 @lru_cache(maxsize=1)

@@ -56,7 +56,7 @@ class Scorer:
         """Yield every body's key and scores, in order.
 
         Raises:
-            OutOfMemoryError: If the encoder's device does not hold a batch.
+            OutOfMemoryError: If the encoder's device does not hold a batch, or the memory beside it a picture.
         """
         for key, found in self._encoder.bodies(bodies):
             yield key, self._unscored(found) if isinstance(found, NotEncoded) else self._scored(found)

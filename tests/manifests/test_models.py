@@ -147,6 +147,92 @@ def test_a_weights_file_counts_by_its_content(tmp_path):
         _ = resolve(f"open_clip:ViT-B-32/{tmp_path}/missing.pt", "k").digest
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty hub cache of the test's own."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def cached(hub, repository, commit, **files):
+    """Put a snapshot into a hub cache, as what the main branch is now."""
+    home = hub / f"models--{repository.replace('/', '--')}"
+    (home / "refs").mkdir(parents=True, exist_ok=True)
+    (home / "refs" / "main").write_text(commit)
+    (home / "snapshots" / commit).mkdir(parents=True)
+    for name, text in files.items():
+        (home / "snapshots" / commit / name.replace("__", ".")).write_text(text)
+    return home
+
+
+ONE, TWO = "a" * 40, "b" * 40
+
+
+def test_a_hub_model_is_the_commit_at_hand(hub):
+    spec = resolve("hf-hub:some/model", "k")
+    absent = spec.digest
+    assert not spec.is_at_hand
+    cached(hub, "some/model", ONE)
+    first = spec.digest
+    cached(hub, "some/model", TWO)
+    second = spec.digest
+    assert spec.is_at_hand
+    assert len({absent, first, second}) == 3
+    assert resolve(f"hf-hub:some/model@{ONE}", "k").digest == first
+    assert resolve("hf-hub:some/model@main", "k").digest == second
+    pinned = resolve(f"hf-hub:no/model@{ONE}", "k")
+    before = pinned.digest
+    cached(hub, "no/model", ONE)
+    assert pinned.digest == before
+    with pytest.raises(ValueError, match="cannot be the name"):
+        _ = resolve("hf-hub:a--b/c", "k").digest
+
+
+def test_a_tag_is_the_weights_at_hand(hub):
+    spec = resolve("clip-vit-h-14", "k")
+    absent, digests = spec.digest, []
+    assert not spec.is_at_hand
+    repository = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    for commit, files in (
+        ("1" * 40, {"README__md": "no weights"}),
+        ("2" * 40, {"open_clip_pytorch_model__bin": "old"}),
+        ("3" * 40, {"open_clip_pytorch_model__bin": "old", "README__md": "other words"}),
+        ("4" * 40, {"open_clip_pytorch_model__bin": "old", "open_clip_model__safetensors": "new"}),
+    ):
+        cached(hub, repository, commit, **files)
+        digests.append(spec.digest)
+    assert spec.is_at_hand
+    assert digests[0] == absent
+    assert digests[1] == digests[2]
+    assert len({*digests}) == 3
+    assert resolve("open_clip:ViT-H-14/laion2b_s32b_b79k", "k").is_at_hand
+
+
+def test_large_files_of_the_hubs_cache_are_not_read(hub):
+    home = cached(hub, "timm/vit_base_patch32_clip_224.openai", ONE)
+    (home / "blobs").mkdir()
+    spec, found = resolve("clip-vit-b-32", "k"), []
+    for content in ("a" * 64, "b" * 64):
+        blob = home / "blobs" / content
+        blob.write_text("equal")
+        link = home / "snapshots" / ONE / "open_clip_model.safetensors"
+        link.unlink(missing_ok=True)
+        link.symlink_to(blob)
+        found.append(spec.digest)
+    assert found[0] != found[1]
+
+
+def test_planning_with_hub_models_loads_no_torch(hub):
+    cached(hub, "some/model", ONE)
+    cached(hub, "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", ONE, open_clip_model__safetensors="x")
+    code = (
+        "import sys, manifests.models as m\n"
+        "found = [m.resolve(n, 'k').is_at_hand for n in ('hf-hub:some/model', 'clip-vit-h-14')]\n"
+        "sys.exit(found != [True, True] or bool({'torch', 'open_clip', 'numpy'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "HF_HUB_CACHE": str(hub)}, check=True)
+
+
 def test_the_mini_models_digest_covers_wheels_and_projection():
     spec = resolve("mini", "k")
     described = spec.model_dump()

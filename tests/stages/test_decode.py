@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from stages.decode import FORMATS, DecodeError, decode
+from stages.decode import DecodeError, decode
+from stages.picture_files import FORMATS
 
 LIMIT = 1_000_000
 REASONS = {"dedup.empty", "dedup.too_many_pixels", "dedup.undecodable"}

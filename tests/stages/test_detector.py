@@ -1,4 +1,6 @@
 import hashlib
+import json
+import struct
 import subprocess
 import sys
 
@@ -72,6 +74,48 @@ def test_features_of_another_encoder_are_refused(tmp_path):
     detector = load_detector(str(head(tmp_path / "a.safetensors")), "k")
     with pytest.raises(ModelMissingError, match=r"takes 2 features \(fitted on mini\), the encoder gives 3"):
         detector.probability(np.zeros((1, 3), dtype=np.float32))
+
+
+@pytest.mark.parametrize(("told", "encoder", "digest", "said"), [
+    ({}, "mini", "d1", ""),
+    ({}, "nano", "d1", "fitted on 'mini': it cannot judge 'nano'"),
+    ({"encoder": ""}, "nano", "d1", "an encoder that it does not name"),
+    ({"encoder_digest": "d1"}, "mini", "d1", ""),
+    ({"encoder_digest": "d1"}, "local-dir:/a copy", "d1", ""),
+    ({"encoder_digest": "d1"}, "mini", "d2", "'mini' with the digest d1, and 'mini' here has the digest d2"),
+    ({"encoder_digest": "d1"}, "hf-hub:yet/to-fetch", "", ""),
+    ({}, "hf-hub:yet/to-fetch", "", "cannot judge"),
+])  # fmt: skip
+def test_the_encoder_must_be_the_one_it_was_fitted_on(tmp_path, told, encoder, digest, said):
+    path = tmp_path / "a.safetensors"
+    save_detector(path, [1.0], 0.0, {"encoder": "mini", **told})
+    detector, refused = load_detector(str(path), "outlier.detector"), ""
+    try:
+        detector.require_encoder(encoder, digest, "outlier.detector")
+    except ModelMissingError as error:
+        refused = str(error)
+        assert refused.startswith(f"outlier.detector = '{path}' ")
+        assert refused.endswith(f"rs5m-build detector fit --positive DIR --negative DIR --encoder {encoder}")
+        assert "\n" not in refused
+    assert said in refused
+    assert bool(said) == bool(refused)
+
+
+def test_metadata_and_tensors_of_any_shape_are_refused_in_a_line(tmp_path):
+    tensors = {"weight": np.ones(2, np.float32), "bias": np.zeros(1, np.float32)}
+    for place, text in enumerate(("[1,2]", "3", "null", '"x"', "{", "[" * 100_000, '{"a":' * 100_000)):
+        save_file(tensors, tmp_path / f"{place}", metadata={"detector": text})
+    save_file({**tensors, "weight": np.ones(2, np.int64)}, tmp_path / "integers")
+    save_file({**tensors, "bias": np.ones(1, np.bool_)}, tmp_path / "booleans")
+    header = json.dumps({"weight": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]},
+                         "bias": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}).encode()  # fmt: skip
+    (tmp_path / "bf16").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    for path in tmp_path.iterdir():
+        with pytest.raises(ModelMissingError, match=r"^k = .* is no detector head \(.+\); rs5m-build") as caught:
+            load_detector(str(path), "k")
+        assert "\n" not in str(caught.value)
+    save_file(tensors, tmp_path / "plain")
+    assert load_detector(str(tmp_path / "plain"), "k").metadata == {}
 
 
 @pytest.mark.parametrize(("weight", "bias"), [([[1.0]], 0.0), ([np.inf], 0.0), ([1.0], np.nan)])

@@ -144,8 +144,15 @@ def test_no_gpu_is_said_in_one_line(tiny):
 def test_the_profile_holds_what_numbers_depend_on():
     profile = numeric_profile(Placement("cuda", "bf16", 32))
     assert {"torch", "open_clip_torch", "timm", "pillow", "numpy", "transformers", "tokenizers"} <= set(profile)
+    assert {"jpg", "libtiff", "webp", "zlib"} <= set(profile)
     assert (profile["device"], profile["precision"], profile["batch"]) == ("cuda", "bf16", "32")
     assert all(value and value != "absent" for value in profile.values())
+
+
+def test_on_a_cpu_every_precision_is_one_profile_and_one_model(tiny):
+    asked = [Placement("cpu", precision, 8) for precision in ("fp32", "bf16", "fp16")]
+    assert {numeric_profile(placement)["precision"] for placement in asked} == {"fp32"}
+    assert len({id(load_encoder(f"local-dir:{tiny}", placement, "k")) for placement in asked}) == 1
 
 
 def run_offline(tmp_path, code):
@@ -181,9 +188,65 @@ for name in ("hf-hub:no/model@v1", "open_clip:ViT-B-32/laion2b_s34b_b79k"):
     except ModelMissingError as error:
         print(error)
 """
-    first, pinned, hub, tag = run_offline(tmp_path, code).stdout.splitlines()
+    done = run_offline(tmp_path, code)
+    first, pinned, hub, tag = done.stdout.splitlines()
     assert (first, pinned) == ("16", "16")
     assert hub.startswith("outlier.encoder = 'hf-hub:no/model@v1': no/model is not in this machine's hub cache")
     assert "hf download no/model --revision v1" in hub
-    assert tag.startswith("outlier.encoder = 'open_clip:ViT-B-32/laion2b_s34b_b79k': open_clip could not load ViT-B-32")
+    assert tag.startswith("outlier.encoder = 'open_clip:ViT-B-32/laion2b_s34b_b79k': its weights are not in this")
     assert "hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K" in tag
+
+
+def test_a_model_that_cannot_be_fetched_is_one_short_line_and_open_clip_says_nothing(tmp_path):
+    code = """
+import logging
+from stages.encoder import *
+from stages.step import ModelMissingError
+try:
+    load_encoder("clip-vit-h-14", Placement(), "outlier.encoder")
+except ModelMissingError as error:
+    print(error)
+print(logging.getLogger().handlers, logging.getLogger().filters)
+"""
+    done = run_offline(tmp_path, code)
+    line, left = done.stdout.splitlines()
+    assert left == "[] []"
+    assert done.stderr == ""
+    head, _, told = line.partition("'clip-vit-h-14': ")
+    assert head == "outlier.encoder = "
+    assert "`hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K`" in told
+    assert len(told.partition("; `")[0]) <= 200
+
+
+def test_a_hub_copy_is_loaded_as_it_is_and_the_hub_not_asked(tiny, tmp_path, monkeypatch):
+    from manifests.models import resolve
+    from stages.open_clip_load import model_source
+
+    def asked(*_, local_files_only=False, **__):
+        assert local_files_only, "the hub was asked for what is at hand"
+        return str(tiny)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", asked)
+    assert model_source(resolve("hf-hub:some/model", "k")) == (f"local-dir:{tiny}", {})
+
+
+def test_a_tag_at_hand_is_loaded_from_the_file_its_digest_is_of(tiny, tmp_path, monkeypatch):
+    """The tag's own preprocessing comes along."""
+    from open_clip.pretrained import get_pretrained_cfg
+
+    from stages.open_clip_load import _from_cache
+
+    commit = "a" * 40
+    repository = str(get_pretrained_cfg("ViT-B-16-SigLIP2", "webli")["hf_hub"]).rstrip("/")
+    home = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(commit)
+    altered(tiny, tmp_path / "copy", dict)
+    (home / "snapshots").mkdir()
+    (tmp_path / "copy").rename(home / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    told = _from_cache("ViT-B-16-SigLIP2", {"pretrained": "webli", "weights_only": True})
+    assert told["pretrained"] == str(home / "snapshots" / commit / "open_clip_model.safetensors")
+    assert (told["image_mean"], told["image_resize_mode"]) == ((0.5, 0.5, 0.5), "squash")
+    uncached = {"pretrained": "laion2b_s34b_b79k", "weights_only": True}
+    assert _from_cache("ViT-B-32", uncached) == uncached

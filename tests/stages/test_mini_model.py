@@ -10,7 +10,7 @@ import pytest
 from manifests.models import resolve
 from stages import torchvision_shim
 from stages.encoder import Placement, load_encoder
-from stages.mini_model import mini_model_folder, model_wheels, shipped_projection, timm_names
+from stages.mini_model import FOLDER_VERSION, mini_model_folder, model_wheels, shipped_projection, timm_names
 from stages.step import ModelMissingError
 from stages.wheels import wheel_cache
 
@@ -66,7 +66,7 @@ def test_several_processes_may_make_it_at_once(own_cache):
     told = {run.communicate(timeout=240)[0] for run in runs}
     assert [run.returncode for run in runs] == [0, 0]
     assert len(told) == 1
-    (folder,) = (own_cache / "models").iterdir()
+    (folder,) = (path for path in (own_cache / "models").iterdir() if not path.name.startswith("."))
     assert folder == Path(told.pop().decode().strip())
     assert {"open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json"} <= {
         path.name for path in folder.iterdir()
@@ -80,6 +80,26 @@ def test_a_folder_left_half_made_is_made_again(own_cache):
     (folder / "open_clip_model.safetensors").write_bytes(b"half")
     assert mini_model_folder() == folder
     assert (folder / "open_clip_model.safetensors").stat().st_size > 100_000_000
+
+
+def test_a_folder_that_changed_is_made_again(own_cache):
+    folder = mini_model_folder()
+    assert folder.name.startswith(f"mini-{FOLDER_VERSION}-")
+    weights, tokenizer = folder / "open_clip_model.safetensors", folder / "tokenizer.json"
+    before = weights.read_bytes()
+    kept = weights.stat().st_mtime_ns
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))  # one bit, and no size
+    assert mini_model_folder() == folder
+    assert weights.read_bytes() == before
+    assert weights.stat().st_mtime_ns != kept
+    tokenizer.unlink()
+    (folder / "surplus.bin").write_bytes(b"weights that open_clip might take")
+    assert mini_model_folder() == folder
+    assert tokenizer.is_file()
+    assert not (folder / "surplus.bin").exists()
+    whole = weights.stat().st_ino
+    assert mini_model_folder() == folder
+    assert weights.stat().st_ino == whole
 
 
 def test_without_wheels_and_network_the_packages_are_named(own_cache):

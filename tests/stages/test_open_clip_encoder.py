@@ -219,3 +219,18 @@ def test_the_cpu_computes_on_one_thread(encoder):
 
     assert encoder.dimensions
     assert torch.get_num_threads() == 1
+
+
+def test_memory_short_for_a_picture_is_never_recorded_of_it(encoder, monkeypatch):
+    def short(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(encoder, "_prepare", short)
+    with pytest.raises(OutOfMemoryError):
+        list(encoder.bodies(BODIES))
+    with pytest.raises(OutOfMemoryError):
+        encoder.pictures(PICTURES)
+    monkeypatch.undo()
+    monkeypatch.setattr("stages.pictures._rgb", short)
+    with pytest.raises(OutOfMemoryError):
+        list(encoder.bodies(BODIES))

@@ -282,7 +282,9 @@ def test_pinned_is_what_renders_and_what_the_archives_hold():
     assert Fetch().pins(None, {}) == {}
     assert Fetch().pins(None, {"source": "fmow", "archives": []}) == {}
     fmow = {"source": "fmow", "archives": ["a", "b"]}
-    pinned = [Fetch().pins(None, fmow | {"archive_digests": digests}) for digests in (["1", "2"], ["1", "2"], ["1", "3"])]
+    pinned = [
+        Fetch().pins(None, fmow | {"archive_digests": digests}) for digests in (["1", "2"], ["1", "2"], ["1", "3"])
+    ]
     assert pinned[0] == pinned[1]
     assert [list(pins) for pins in pinned] == [["archives fmow"]] * 3
     assert Fetch().pins(None, fmow | {"archives": ["moved"], "archive_digests": ["1", "2"]}) == pinned[0]

@@ -250,7 +250,11 @@ LISTED = table(patch_id=[[V2]], labels=[["Sea"]])
         ("zip", {"readme.txt": b"x"}, "holds no image in the layout"),
         ("folder", {"holiday.jpg": b"x"}, "holds no image in the layout"),
         ("folder", v2_members() | {"metadata.parquet": b"torn"}, "metadata.parquet: cannot be read"),
-        ("tar", v2_members() | {"metadata.parquet": LISTED}, r"metadata.parquet: cannot be read \(column patch_id holds"),
+        (
+            "tar",
+            v2_members() | {"metadata.parquet": LISTED},
+            r"metadata.parquet: cannot be read \(column patch_id holds",
+        ),
     ],
 )
 def test_what_is_no_archive_of_the_source_is_an_error(store, tmp_path, kind, members, says):

@@ -167,7 +167,7 @@ def test_pins_and_profile():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"templates": "none"}, "no templates 'none'; known: ours-1"), ({"templates": "a\0b"}, "cannot read 'a.x00b'"),
+        ({"templates": "none"}, "no templates 'none'; known: ours-1"), ({"templates": "a\0b"}, "'a.x00b' is no path"),
         ({"gazetteer": "none"}, "no gazetteer 'none'; known: geonames-1"),
         ({"gazetteer": "none", "ner": ["nltk"]}, "no gazetteer 'none'; known: geonames-1"),
     ],
@@ -176,9 +176,9 @@ def test_what_a_recipe_names_and_is_not_there(settings, words):
     with pytest.raises(ModelMissingError, match=words) as raised:
         locate({}, **settings)
     assert "\n" not in str(raised.value)
+    given = settings_of(Locate(), {f"geo.{key}": value for key, value in settings.items()})
     with pytest.raises(ModelMissingError, match=words):
-        given = settings_of(Locate(), {f"geo.{key}": value for key, value in settings.items()})
-        Locate().models(given) if "ner" in settings else Locate().pins(given, {})
+        Locate().models(given) | Locate().pins(given, {})
 
 
 def test_names_are_released_as_clean_lines(monkeypatch):

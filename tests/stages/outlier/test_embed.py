@@ -302,9 +302,22 @@ def test_a_head_of_another_encoder_is_refused_in_words(store, tmp_path):
     from stages.detector import save_detector
 
     head = tmp_path / "other.safetensors"
-    save_detector(head, np.ones(5, np.float32), 0.0, {"encoder": "other"})
+    save_detector(head, np.ones(5, np.float32), 0.0, {"encoder": "nano"})
     with pytest.raises(ModelMissingError, match="takes 5 features"):
         score(handed(store, {"a": ONE}), detector=str(head))
+
+
+@pytest.mark.parametrize("told", [{"encoder": "other"}, {"encoder": "nano", "encoder_digest": "0" * 32}])
+def test_a_head_of_another_encoder_with_as_many_features_is_refused_before_and_while_scoring(store, tmp_path, told):
+    from stages.detector import save_detector
+
+    head = tmp_path / "other.safetensors"
+    save_detector(head, np.ones(14, np.float32), 0.0, told)
+    with pytest.raises(ModelMissingError, match=r"^outlier\.detector = .* cannot judge 'nano'"):
+        score(handed(store, {"a": ONE}), detector=str(head))
+    step = Embed()
+    with pytest.raises(ModelMissingError, match=r"^outlier\.detector = .* cannot judge 'nano'"):
+        step.models(settings_of(step, NANO | {"outlier.detector": str(head)}))
 
 
 def test_scores_do_not_depend_on_where_images_lie(store):

@@ -49,7 +49,7 @@ def model(tmp_path_factory):
     torch.set_num_threads(1)
     built = open_clip.CLIP(**CONFIG["model_cfg"])
     save_file({k: v.contiguous() for k, v in built.state_dict().items()}, folder / "open_clip_model.safetensors")
-    save_detector(folder / "head.st", np.linspace(-2, 2, DIMENSIONS), 0.1, {"encoder": "tiny"})
+    save_detector(folder / "head.st", np.linspace(-2, 2, DIMENSIONS), 0.1, {"encoder": f"local-dir:{folder}"})
     return folder
 
 
