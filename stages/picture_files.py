@@ -28,6 +28,7 @@ DAMAGED = (
 # The JPEG library says 6.2 of itself, whatever libjpeg-turbo it is: both are asked for.
 _CODECS = ("jpg", "libjpeg_turbo", "libtiff", "webp", "zlib")
 _DETAIL_BYTES = 200
+_WEBP_HEADER_BYTES = 30
 
 
 class PictureFileError(ValueError):
@@ -50,7 +51,8 @@ def open_guarded(body: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Im
 
     Memory that runs out while the header is parsed is blamed on the header, which may lie. Afterwards the size is
     known and bounded, so that it is the machine which is short of memory: that goes up as it is, and must never be
-    recorded of the picture.
+    recorded of the picture. A WEBP's pixels have their memory before its size is known to Pillow; see
+    `_webp_lacks_memory`.
 
     Args:
         body: The file.
@@ -67,6 +69,10 @@ def open_guarded(body: bytes, formats: tuple[str, ...] = FORMATS) -> Iterator[Im
                 image = Image.open(io.BytesIO(body), formats=formats)
         except MemoryError as error:
             raise PictureFileError(f"MemoryError: {error}") from error
+        except PictureFileError:
+            if _webp_lacks_memory(body):
+                raise MemoryError("no memory for the canvas of a WEBP") from None
+            raise
         with _refused(formats), image:
             yield image
 
@@ -88,6 +94,30 @@ def _refused(formats: tuple[str, ...]) -> Iterator[None]:
         raise PictureFileError(f"DecompressionBombError: {error}", too_large=True) from error
     except DAMAGED as error:
         raise PictureFileError(f"{type(error).__name__}: {error}") from error
+
+
+def _webp_lacks_memory(body: bytes) -> bool:
+    """Whether there is no memory for the canvas of a WEBP that did not open: libwebp says the same of damage.
+
+    Canvas sizes are where RFC 9649, sections 2.5 to 2.7, puts them; libwebp keeps two canvases of 4 bytes a pixel.
+    """
+    if body[:4] != b"RIFF" or body[8:12] != b"WEBP" or len(body) < _WEBP_HEADER_BYTES:
+        return False
+    kind, number = body[12:16], int.from_bytes
+    if kind == b"VP8X":
+        width, height = number(body[24:27], "little") + 1, number(body[27:30], "little") + 1
+    elif kind == b"VP8L":
+        bits = number(body[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = number(body[26:28], "little") & 0x3FFF, number(body[28:30], "little") & 0x3FFF
+    if width * height > 2 * (Image.MAX_IMAGE_PIXELS or 0):
+        return False  # Pillow would refuse it as too large: such a header may as well lie
+    try:
+        bytearray(2 * 4 * width * height)
+    except MemoryError:
+        return True
+    return False
 
 
 def _one_line(text: str) -> str:

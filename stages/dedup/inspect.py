@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from PIL import features
 
 from manifests.ledger import Departures, count_by_source
 from manifests.recipe import Settings
@@ -16,9 +15,9 @@ from manifests.tables import empty_frame
 from stages.decode import DecodeError, decode
 from stages.dedup.phash import phash, phash_d4, texture
 from stages.images import Place, read_images
+from stages.picture_files import codec_versions
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
-_DECODERS = ("jpg", "libtiff", "webp", "zlib")
 _OF_FETCHED = ["sample_id", "url", "tar", "offset", "length", "sha256"]
 _LIBRARIES = ("numpy", "pillow", "scipy")
 
@@ -58,8 +57,7 @@ class Inspect(Step):
     def profile(self, settings: Settings) -> dict[str, str]:
         """Return the versions of the codecs and of the libraries that resample and transform."""
         del settings
-        codecs = {name: str(features.version(name) or "absent") for name in _DECODERS}
-        return codecs | {name: version(name) for name in _LIBRARIES}
+        return codec_versions() | {name: version(name) for name in _LIBRARIES}
 
 
 def _inspected(body: bytes, kind: str, max_pixels: int) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from manifests.models import ModelSpec
 from stages import torchvision_shim
-from stages.mini_model import CONFIG, WEIGHTS
 from stages.freed_memory import keep_freed_memory
+from stages.mini_model import CONFIG, WEIGHTS
 from stages.open_clip_load import create_model, model_source, read_config
 from stages.step import ModelMissingError
 

@@ -3,6 +3,9 @@
 import contextlib
 import io
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,8 @@ from stages.geotiff import BandError, read_band
 from stages.picture_files import FORMATS, PictureFileError, codec_versions, open_guarded
 from stages.pictures import PictureError, open_picture
 from stages.step import OutOfMemoryError
+
+ROOT = Path(__file__).parents[2]
 
 
 def file_of(image, kind):
@@ -64,6 +69,38 @@ def test_a_header_that_takes_all_memory_is_damage(monkeypatch):
             patch.setattr(Image, "open", lying)
             with pytest.raises(kind, match="MemoryError"):
                 call(body)
+
+
+STARVED = """
+import io, resource
+from pathlib import Path
+from PIL import Image
+from stages.decode import DecodeError, decode
+bodies = []
+for kind, options in (("BMP", {}), ("TIFF", {}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("WEBP", {"exif": b"x"})):
+    out = io.BytesIO()
+    Image.new("RGB", (5000, 5000), "red").save(out, kind, **options)
+    bodies.append(out.getvalue())
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (16 << 20),) * 2)
+for body in [*bodies, bodies[2][:40], bodies[2][:12] + bytes(100)]:
+    try:
+        print(decode(body, 10**9).width)
+    except (DecodeError, MemoryError) as error:
+        print(type(error).__name__)
+"""
+
+
+def test_a_process_that_is_really_short_of_memory_blames_no_picture():
+    done = subprocess.run(
+        [sys.executable, "-c", STARVED], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    *short, cut, empty = done.stdout.split()
+    assert "DecodeError" not in short
+    assert short.count("MemoryError") >= 3  # memory that was freed before the limit may do for one
+    assert (cut, empty) == ("MemoryError", "DecodeError")  # a cut one is blamed once there is memory again
+    with pytest.raises(DecodeError):
+        decode(BODIES["WEBP"][:40], 10**6)
 
 
 def huge_tiles():

@@ -146,5 +146,5 @@ def test_nothing_fetched(store):
 
 def test_the_profile_names_every_codec_and_library():
     profile = Inspect().profile(settings_of(Inspect()))
-    assert set(profile) == {"jpg", "libtiff", "webp", "zlib", "numpy", "pillow", "scipy"}
+    assert set(profile) == {"jpg", "libjpeg_turbo", "libtiff", "webp", "zlib", "numpy", "pillow", "scipy"}
     assert all(profile.values())
