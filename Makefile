@@ -21,7 +21,7 @@ run: $(VENV)/.run-ready
 
 test: $(VENV)/.test-ready
 	@$(BIN)/python -m pipeline.world.wheels
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: $(VENV)/.test-ready
 	$(BIN)/ruff format --check .

@@ -18,6 +18,13 @@ from pipeline.world.build import build_world
 from tests.world_building import Snapshot, Workdir
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, and all that share the miniature build: each process would make its own."""
+    for item in items:
+        folder, name = item.path.parent.name, item.path.name
+        item.add_marker(pytest.mark.xdist_group("mini" if folder == "e2e" else f"{folder}/{name}"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_is_heard() -> None:
     """Listen to SIGINT: tests started in a shell's background inherit that it is ignored, and so would every run."""

@@ -8,12 +8,15 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from manifests.store import Store
 from pipeline.executors.attempt import attempt, describe, late
 from pipeline.executors.base import Finished, TaskFailure
 from pipeline.worker import TaskSpec
+
+# Workers ignore SIGTERM, with which the pool asks them to end before it kills them: it need not wait for an answer.
+CONSTS.term_timeout = 0.1
 
 _STORES: dict[str, Store] = {}
 
@@ -26,7 +29,7 @@ class Processes:
         self._store = store
         self._deadline_s = deadline_s
         self._pool = ProcessPool(
-            max_workers=workers, context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
+            max_workers=workers, context=multiprocessing.get_context("spawn"), initializer=_leave_signals_to_the_driver
         )
         self._running: dict[Future[Finished], tuple[TaskSpec, float]] = {}
 
@@ -70,6 +73,10 @@ def _attempt(uri: str, options: dict[str, Any], spec: TaskSpec) -> Finished:
     return attempt(store, spec)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole process group; only the driver acts on it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_driver() -> None:
+    """A signal to the whole process group reaches the workers too, and only the driver acts on it.
+
+    A worker that died of one might hold the lock of the pool's pipe, and the pool would wait for it for ever.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -172,7 +172,7 @@ def test_a_tar_that_is_not_what_was_released_is_refused(store, model):
         ({"precision": '"amp_fp16"'}, "needs a GPU"),
         ({"model": '"open_clip:ViT-B-32-quickgelu/openai"'}, r"train\.model = "),
         ({"model": '"min"'}, r"train\.model = 'min' is no shipped model; did you mean mini"),
-        ({"lr": 1e30}, r"the loss is nan at step 2: lower train\.lr"),
+        ({"lr": 1e30}, r"the loss is nan at step [23]: lower train\.lr"),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_one_line(store, model, changed, said):
