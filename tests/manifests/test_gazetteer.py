@@ -108,7 +108,11 @@ def test_an_unknown_gazetteer_is_named_with_those_there_are():
         load_gazetteer("mars-1")
 
 
-@pytest.mark.parametrize("body", [b"", b"no gzip", gzip.compress(b"kind,name\n"), gzip.compress(bytes(1 << 25))])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"no gzip", gzip.compress(b"kind,name\n"), gzip.compress(bytes(1 << 25))],
+    ids=["empty", "no gzip", "another table", "zeros"],
+)
 def test_a_table_that_differs_from_its_pin_is_refused(tmp_path, body):
     path = tmp_path / "places.csv.gz"
     path.write_bytes(body)
