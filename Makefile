@@ -39,11 +39,11 @@ bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/bench_phash.py
 	$(BIN)/python benchmarks/bench_neardup.py
 	$(BIN)/python benchmarks/bench_memory.py
-	$(BIN)/python benchmarks/score.py
 	$(BIN)/python benchmarks/caption.py
 	$(BIN)/python benchmarks/geo.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/mini_cut.py
+	$(BIN)/python benchmarks/score.py
 
 chaos: $(VENV)/.test-ready
 	@$(BIN)/python -m pipeline.world.wheels
