@@ -190,7 +190,7 @@ def resolve(text: str, key: str) -> ModelSpec:
         folder = local_path(target).absolute()
         if not _is_file(folder / "open_clip_config.json"):
             raise ValueError(
-                f"{key} = {text!r}: {folder} has no open_clip_config.json; name a folder of an open_clip model"
+                f"{key} = {text!r}: {str(folder)!r} has no open_clip_config.json; name a folder of an open_clip model"
             )
         return ModelSpec(name=text, kind="open_clip", load=f"local-dir:{folder}")
     near = difflib.get_close_matches(scheme, SCHEMES, 1)

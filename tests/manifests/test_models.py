@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -79,6 +79,7 @@ def test_what_names_no_model(text, said):
     assert "\n" not in str(caught.value)
 
 
+@example("local-dir:\n")
 @given(
     st.one_of(st.text(), st.tuples(st.sampled_from(["open_clip:", "hf-hub:", "local-dir:"]), st.text()).map("".join))
 )
