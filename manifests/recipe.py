@@ -27,11 +27,23 @@ class World(_Table):
 
 
 class Source(_Table):
-    """One source's files."""
+    """One source's files; and for a source of one's own, how they are read."""
 
     enabled: bool = True
     metadata: list[str] = Field(default=[], description="paths, globs or fsspec URIs; relative to the workdir")
     attributes: str = Field(default="", description="Parquet keyed by url: licence, credit, group")
+    format: Literal["", "parquet", "tsv", "csv", "jsonl", "webdataset", "imagefolder"] = Field(
+        default="", description="of a source of your own; empty: one of those that `rs5m-build sources` lists"
+    )
+    columns: dict[str, str | list[str]] = Field(
+        default={}, description="url, text (one or several), width, licence ..: the columns that hold them"
+    )
+    header: list[str] = Field(default=[], description="tsv, csv: names of the columns of files without a header line")
+    keywords: Literal["", "match", "all"] = Field(
+        default="", description="all: every row enters; empty: match, and all for webdataset and imagefolder"
+    )
+    licence: str = Field(default="", description="of a source of your own")
+    credit: str = Field(default="", description="of a source of your own")
 
 
 class Filter(_Table):
@@ -39,6 +51,7 @@ class Filter(_Table):
 
     lexicon: str = "rs5m-1"
     mode: Literal["stem", "substring"] = "stem"
+    english_only: bool = Field(default=True, description="rows that name another language leave")
     max_text_bytes: Annotated[int, Field(ge=1)] = 65_536
     buckets: Annotated[int, Field(ge=1, le=65_536)] = 8
     host_cap: Annotated[int, Field(ge=1)] = 20_000

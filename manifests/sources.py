@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -36,11 +36,12 @@ RS3 = ("fmow", "ben", "millionaid")
 
 _FOLDER = Path(__file__).with_name("sources")
 
-Format = Literal[
-    "parquet", "tsv", "wit-tsv", "yfcc", "redcaps-json", "sbu-json", "vg-json", "fmow", "bigearthnet", "millionaid"
-]
-_TABLES = ("parquet", "tsv")
-_ARCHIVES = ("fmow", "bigearthnet", "millionaid")
+TableFormat = Literal["parquet", "tsv", "csv", "jsonl", "redcaps", "sbu", "vg", "wit", "yfcc"]
+ArchiveFormat = Literal["fmow", "bigearthnet", "millionaid"]
+HeldFormat = Literal["webdataset", "imagefolder"]
+Format = TableFormat | ArchiveFormat | HeldFormat
+_ARCHIVES = get_args(ArchiveFormat)
+_HELD = get_args(HeldFormat)
 Names = tuple[str, ...]
 Count = Annotated[int, Field(ge=0)]
 
@@ -65,6 +66,12 @@ class Columns(_Frozen):
     lon: Names = ()
     lat: Names = ()
     taken_at: Names = ()
+    language: Names = ()
+    credit: Names = ()
+    group: Names = ()
+    tags: Names = ()
+    tag_ids: Names = ()
+    tag_probs: Names = ()
 
 
 class Published(_Frozen):
@@ -102,12 +109,18 @@ class SourceSpec(_Frozen):
         columns: Where the fields of a row stand.
         text: Columns whose text is matched and published, in order; those a file lacks are passed over.
         text_joiner: Joins several texts into one caption.
-        tsv_columns: Column names of a TSV file, which has no header.
+        headers: Names of the columns of a file without a header line: one list for each number of columns such files
+            are published with. Empty: the file's first line names them.
+        beside: Files that belong to every file of rows, by role: a pattern of their names, in any case.
+        keywords: ``match``: rows without a keyword leave; ``all``: every row stays, whatever its text.
         source_hash_kind: Kind of digest in `columns.source_hash`.
         licence: Terms of the metadata as published.
         credit: Whom to credit.
         home: Where the source lives.
+        get: What to get there, as a user names the files.
         availability: Whether it can still be had.
+        successor: What replaced it, and can be read in its place; empty: nothing.
+        matched_by: Who says that `text` is what is matched: the paper, or we where it is silent.
         original_split: The split of an archive that was published.
         has_class_label: Whether that split of an archive has class labels.
         published: Its row in the published table; None for a source RS5M does not have.
@@ -120,25 +133,30 @@ class SourceSpec(_Frozen):
     columns: Columns = Columns()
     text: Names = ()
     text_joiner: str = ". "
-    tsv_columns: Names = ()
+    headers: tuple[Names, ...] = ()
+    beside: Mapping[str, str] = Field(default_factory=dict)
+    keywords: Literal["match", "all"] = "match"
     source_hash_kind: Literal["md5", "sha256", "phash64"] | None = None
     licence: str = "unknown"
     credit: str = ""
     home: str = ""
+    get: str = ""
     availability: str = ""
+    successor: str = ""
+    matched_by: str = ""
     original_split: Literal["", "train", "val", "test"] = ""
     has_class_label: bool | None = None
     published: Published | None = None
 
     @property
-    def readable(self) -> bool:
-        """Whether the build has a reader for this layout."""
-        return self.format in (*_TABLES, *_ARCHIVES)
+    def is_archive(self) -> bool:
+        """Whether it is folders or archives of images, not files of metadata."""
+        return self.format in _ARCHIVES or self.is_held
 
     @property
-    def is_archive(self) -> bool:
-        """Whether it is a folder or archive of images, not a file of metadata."""
-        return self.format in _ARCHIVES
+    def is_held(self) -> bool:
+        """Whether its images are web images that someone already holds: a folder of them, or webdataset tars."""
+        return self.format in _HELD
 
     @property
     def digest(self) -> str:
@@ -146,22 +164,23 @@ class SourceSpec(_Frozen):
 
         Licence and credit of an archive are those of its rows, so there they are.
         """
-        read = {"key", "subset", "format", "columns", "text", "text_joiner", "tsv_columns", "source_hash_kind"}
-        if self.is_archive:
-            read |= {"licence", "credit"}
-        content = json.dumps(self.model_dump(mode="json", include=read), sort_keys=True, separators=(",", ":"))
+        words = {"name", "home", "get", "availability", "successor", "matched_by", "original_split", "has_class_label"}
+        words |= {"published"} if self.is_archive else {"published", "licence", "credit"}
+        content = json.dumps(self.model_dump(mode="json", exclude=words), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.is_archive != (self.subset == "rs3"):
-            raise ValueError(f"source {self.key}: archives ({', '.join(_ARCHIVES)}) are of subset rs3, and only they")
-        if self.format in _TABLES and not (self.columns.url and self.text):
+        if (self.format in _ARCHIVES) != (self.subset == "rs3"):
+            raise ValueError(f"source {self.key}: formats {', '.join(_ARCHIVES)} are of subset rs3, and only they")
+        if not self.is_archive and not (self.columns.url and self.text):
             raise ValueError(f"source {self.key}: name the url column and at least one text column")
-        if (self.format == "tsv") != bool(self.tsv_columns):
-            raise ValueError(f"source {self.key}: tsv_columns belong to format tsv, and only there")
-        if len(set(self.tsv_columns)) != len(self.tsv_columns):
-            raise ValueError(f"source {self.key}: tsv_columns has a name twice")
+        if self.headers and self.format not in ("tsv", "csv", "yfcc"):
+            raise ValueError(f"source {self.key}: headers belong to files without a header line, not to {self.format}")
+        if len({len(names) for names in self.headers}) != len(self.headers):
+            raise ValueError(f"source {self.key}: two of its headers have the same number of columns")
+        if any(len(set(names)) != len(names) for names in self.headers):
+            raise ValueError(f"source {self.key}: a header has a name twice")
         if bool(self.columns.source_hash) != bool(self.source_hash_kind):
             raise ValueError(f"source {self.key}: source_hash needs source_hash_kind, and the other way round")
         if not any(

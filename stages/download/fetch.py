@@ -14,7 +14,7 @@ from manifests.canonical import JsonValue, canonical_digest
 from manifests.ledger import Departures, count_by_source
 from manifests.recipe import Settings
 from manifests.schemas import TABLES
-from manifests.sources import load_sources
+from manifests.source_specs import spec_of
 from manifests.store import Store
 from manifests.tables import empty_frame, file_sha256
 from stages.download.answers import Answer, Limits, Network
@@ -103,7 +103,7 @@ class _Images:
 
 
 def _renderer(params: Mapping[str, JsonValue]) -> str | None:
-    return renderer_of(load_sources()[str(params["source"])].format) if "archives" in params else None
+    return renderer_of(spec_of(params).format) if "archives" in params else None
 
 
 def _answers(task: Task, store: Store, urls: list[str], spool: Spool) -> dict[str, tuple[Answer, str, int]]:
@@ -118,7 +118,7 @@ def _answers(task: Task, store: Store, urls: list[str], spool: Spool) -> dict[st
     limits = _limits(task.settings)
     if urls and "archives" in task.params:
         archives = [str(uri) for uri in cast("list[JsonValue]", task.params["archives"])]
-        source = load_sources()[str(task.params["source"])]
+        source = spec_of(task.params)
         for answer in take_from_archives(store, source, archives, urls, limits, budget_s):
             deliver(answer)
     elif urls:

@@ -18,7 +18,8 @@ from manifests.ledger import Departures, count_by_source
 from manifests.lexicon import load_lexicon
 from manifests.recipe import Settings
 from manifests.schemas import TABLES
-from manifests.sources import SourceSpec, load_sources
+from manifests.source_specs import spec_of
+from manifests.sources import SourceSpec
 from manifests.store import Store
 from manifests.tables import empty_frame, to_frame
 from stages.filter.archive_scan import scan_archive
@@ -26,11 +27,14 @@ from stages.filter.matcher import Matcher
 from stages.filter.parquet import scan_parquet
 from stages.filter.rows import MetadataError, Scan
 from stages.filter.tsv import scan_tsv
+from stages.filter.values import detail
 from stages.step import Output, Prior, Result, Step, Tables, Task
 from stages.uris import open_uri
 
 _CARRIED = """matched source_key width height lon lat taken_at source_hash source_hash_kind similarity nsfw nsfw_label
     watermark licence extra""".split()
+
+_ENGLISH = ("", "en", "eng", "english")
 
 
 class Match(Step):
@@ -43,7 +47,7 @@ class Match(Step):
     name = "filter.match"
     kind = "map"
     VERSION = 1
-    reads = ("filter.lexicon", "filter.mode", "filter.max_text_bytes")
+    reads = ("filter.lexicon", "filter.mode", "filter.max_text_bytes", "filter.english_only")
     outputs = ("candidates",)
     keeps = "candidates"
     schemas: ClassVar[Mapping[str, str]] = {"candidates": "matched"}
@@ -51,11 +55,12 @@ class Match(Step):
     def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
         """Scan the partition's rows. Raises MetadataError for a file that is not what its source publishes."""
         del prior
-        source = load_sources()[str(task.params["source"])]
+        source = spec_of(task.params)
         if source.is_archive:
             return _match_archive(task, tables, source)
-        rows = _Rows(source, str(task.params["digest"]), task.settings.integer("filter.max_text_bytes"))
-        matcher = Matcher(load_lexicon(task.settings.text("filter.lexicon")), _mode(task.settings))
+        rows = _Rows(source, str(task.params["digest"]), task.settings)
+        lexicon = load_lexicon(task.settings.text("filter.lexicon"))
+        matcher = Matcher(lexicon, _mode(task.settings), takes_all=source.keywords == "all")
         with open_uri(tables.store, str(task.params["uri"])) as file:
             for scan in _scans(file, source, task.params, matcher):
                 rows.add(scan)
@@ -72,7 +77,7 @@ class Match(Step):
 
     def pins(self, settings: Settings, params: Mapping[str, JsonValue]) -> dict[str, str]:
         """Return the digests of the lexicon and of the source's description."""
-        source = load_sources()[str(params["source"])]
+        source = spec_of(params)
         pins = {f"source {source.key}": source.digest}
         if not source.is_archive:
             lexicon = settings.text("filter.lexicon")
@@ -106,10 +111,11 @@ def _scans(file: BinaryIO, source: SourceSpec, params: Mapping[str, JsonValue], 
 class _Rows:
     """The matched rows of one partition and the ledger rows beside them."""
 
-    def __init__(self, source: SourceSpec, digest: str, max_text_bytes: int) -> None:
+    def __init__(self, source: SourceSpec, digest: str, settings: Settings) -> None:
         self._source = source
         self._digest = digest
-        self._max_text_bytes = max_text_bytes
+        self._max_text_bytes = settings.integer("filter.max_text_bytes")
+        self._english_only = settings.flag("filter.english_only")
         self._kept: list[dict[str, object]] = []
         self.seen = 0
         self.unmatched = 0
@@ -118,8 +124,8 @@ class _Rows:
     def add(self, scan: Scan) -> None:
         self.seen += scan.rows_seen
         self.unmatched += scan.rows_seen - scan.hits.num_rows - len(scan.bad)
-        for row, detail in scan.bad:
-            self._leave("", row, "filter.bad_row", detail=detail)
+        for row, why in scan.bad:
+            self._leave("", row, "filter.bad_row", detail=why)
         for hit in scan.hits.to_pylist():
             self._hit(hit)
 
@@ -134,6 +140,8 @@ class _Rows:
             self._leave(identity, row, "filter.bad_url", url=url)
         elif text_bytes > self._max_text_bytes:
             self._leave(identity, row, "filter.text_too_long", url=url, value=text_bytes, cut=self._max_text_bytes)
+        elif self._english_only and not _is_english(language := cast("str | None", hit["language"])):
+            self._leave(identity, row, "filter.not_english", url=url, detail=detail(str(language)))
         else:
             named = {"sample_id": identity, "locator": locator(self._digest, row), "url": url, "text": hit["text"]}
             self._kept.append({**named, **{name: hit[name] for name in _CARRIED}})
@@ -159,6 +167,11 @@ class _Rows:
             for keyword in cast("list[str]", row["matched"]):
                 counts[keyword] = counts.get(keyword, 0) + 1
         return dict(sorted(counts.items()))
+
+
+def _is_english(language: str | None) -> bool:
+    """Tell whether a row's language is English; a row that names none is."""
+    return language is None or language.strip().lower().replace("_", "-").split("-")[0] in _ENGLISH
 
 
 def _is_url(url: str) -> bool:

@@ -21,6 +21,7 @@ import re
 import unicodedata
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -59,22 +60,28 @@ class Matcher:
     Args:
         lexicon: The entries.
         mode: `stem` for word boundaries as the module says, `substring` for none.
+        takes_all: Whether texts without a keyword are accepted too.
 
     Raises:
         ValueError: Unknown mode.
     """
 
-    def __init__(self, lexicon: Lexicon, mode: Mode) -> None:
+    def __init__(self, lexicon: Lexicon, mode: Mode, *, takes_all: bool = False) -> None:
         if mode not in ("stem", "substring"):
             raise ValueError(f"unknown match mode {mode!r}; use 'stem' or 'substring'")
+        self.takes_all = takes_all
         self._bounded = mode == "stem"
         self._whole = frozenset(lexicon.names)
         entries = lexicon.stems + lexicon.names
         self._entries = tuple((entry, _head(entry), re.compile(_python_pattern(entry))) for entry in entries)
         self._superset = "(?i)(?:" + "|".join(_re2_pattern(entry) for entry in entries) + ")"
 
+    def accepts(self, keywords: tuple[str, ...]) -> bool:
+        """Tell whether a text with these keywords stays."""
+        return self.takes_all or bool(keywords)
+
     def possible(self, texts: pa.Array | pa.ChunkedArray) -> pa.BooleanArray:
-        """Tell which texts may hold a keyword: all that do, and a few that do not.
+        """Tell which texts may stay: all that do, and a few that do not.
 
         Args:
             texts: Strings (string or large_string), nulls allowed. Invalid UTF-8 does no harm.
@@ -82,6 +89,8 @@ class Matcher:
         Returns:
             One boolean a row, no nulls; a null text is False.
         """
+        if self.takes_all:
+            return pa.array(np.ones(len(texts), np.bool_))
         found: Any = pc.fill_null(pc.match_substring_regex(texts, self._superset), fill_value=False)
         return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 

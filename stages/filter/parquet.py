@@ -91,7 +91,7 @@ def _scan_batch(batch: pa.RecordBatch, first_row: int, layout: Layout, matcher: 
     matched = [
         (row, texts, found)
         for row, texts in zip(at.tolist(), map(flat_texts, values), strict=True)
-        if (found := find(texts, layout, matcher))[1]
+        if matcher.accepts((found := find(texts, layout, matcher))[1])
     ]
     rest = batch.drop_columns(list(layout.text)).take(pa.array([row for row, _, _ in matched], pa.int64()))
     hits: list[dict[str, Any]] = []

@@ -30,6 +30,10 @@ HITS: pa.Schema = pa.schema(
         pa.field("lon", pa.float64()),  # degrees
         pa.field("lat", pa.float64()),
         pa.field("taken_at", pa.string()),
+        pa.field("language", pa.string()),
+        pa.field("credit", pa.string()),
+        pa.field("group", pa.string()),
+        pa.field("tags", pa.list_(pa.struct([("name", pa.string()), ("mid", pa.string()), ("prob", pa.float32())]))),
         pa.field("extra", pa.string()),  # canonical JSON of the columns that have no field of their own
     ]
 )
@@ -37,7 +41,7 @@ HITS: pa.Schema = pa.schema(
 
 _NUMBERS = ("similarity", "nsfw", "watermark", "lon", "lat")
 _PIXELS = ("width", "height")
-_WORDS = ("source_key", "nsfw_label", "licence", "source_hash", "taken_at")
+_WORDS = ("source_key", "nsfw_label", "licence", "source_hash", "taken_at", "language", "credit", "group")
 
 
 class MetadataError(ValueError):
@@ -137,11 +141,34 @@ def find(texts: list[bytes], layout: Layout, matcher: Matcher) -> tuple[str, tup
         matcher: The keywords.
 
     Returns:
-        The texts that are not blank, joined; and the keywords, empty when none matches.
+        The texts that are not blank, joined; and the keywords, empty when none matches. `Matcher.accepts` judges them.
     """
     decoded = (text.decode(errors="replace") for text in texts)
     joined = layout.joiner.join(text for text in decoded if text.strip())
     return joined, matcher.keywords(joined)
+
+
+def _tags(names: object, ids: object, probs: object) -> list[dict[str, Any]] | None:
+    """Read tags, their ids and probabilities, each a list or text with commas; of another length, they are not its."""
+    found = _listed(names)
+    mids, shares = _listed(ids), _listed(probs)
+    if len(mids) != len(found):
+        mids = [None] * len(found)
+    if len(shares) != len(found):
+        shares = [None] * len(found)
+    tags = [
+        {"name": name, "mid": word(mid), "prob": number(prob)}
+        for tag, mid, prob in zip(found, mids, shares, strict=True)
+        if (name := word(tag))
+    ]
+    return tags or None
+
+
+def _listed(value: object) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    text = word(value)
+    return text.split(",") if text else []
 
 
 def make_hit(
@@ -176,5 +203,6 @@ def make_hit(
         **{field: number(value.get(field)) for field in _NUMBERS},
         **{field: pixels(value.get(field)) for field in _PIXELS},
         "source_hash_kind": layout.hash_kind if source_hash else None,
+        "tags": _tags(value.get("tags"), value.get("tag_ids"), value.get("tag_probs")),
         "extra": canonical({name: item for name, item in raw.items() if name not in used}),
     }

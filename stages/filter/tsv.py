@@ -32,7 +32,7 @@ def scan_tsv(file: BinaryIO, spec: SourceSpec, matcher: Matcher, *, block_bytes:
 
     Args:
         file: An open file of bytes, uncompressed.
-        spec: The source it belongs to; `tsv_columns` names the fields.
+        spec: The source it belongs to; `headers` names the fields.
         matcher: The keywords.
         block_bytes: Bytes read at a time; what is found does not depend on it.
 
@@ -43,10 +43,11 @@ def scan_tsv(file: BinaryIO, spec: SourceSpec, matcher: Matcher, *, block_bytes:
         MetadataError: The source names no url or text column.
     """
     name = str(getattr(file, "path", None) or getattr(file, "name", "metadata file"))
-    layout = resolve(spec, spec.tsv_columns, name)
+    columns = spec.headers[0]
+    layout = resolve(spec, columns, name)
     row = 0
     for block in _blocks(file, block_bytes):
-        scan = _scan_block(block, row, spec.tsv_columns, layout, matcher)
+        scan = _scan_block(block, row, columns, layout, matcher)
         row += scan.rows_seen
         yield scan
 
@@ -93,7 +94,7 @@ def _scan_block(block: bytes, first_row: int, columns: tuple[str, ...], layout: 
         raw = dict(zip(columns, values, strict=True))
         texts = flat_texts(raw[name] for name in layout.text)
         found = find(texts, layout, matcher)
-        if found[1]:
+        if matcher.accepts(found[1]):
             rest = {name: value.decode() for name, value in raw.items() if name not in layout.text}
             hits.append(make_hit(first_row + line, texts, found, rest, layout))
     return Scan(len(ends), pa.Table.from_pylist(hits, HITS), tuple(bad))
