@@ -13,25 +13,21 @@ The definition, in full:
   so that a newer Python or pyarrow does not change a build; a character assigned later belongs to no word.
 - Mode `substring`: no boundaries.
 
-RE2 (through pyarrow) scans whole columns with a pattern without boundaries, which finds a superset; only its finds meet
-the exact test in Python. RE2's own boundary is ASCII, and its Unicode tables move with pyarrow's version.
+An engine (`stages.filter.prefilter`) scans whole columns without boundaries, which finds a superset; only its finds
+meet the exact test in Python, so that no engine's own idea of a boundary or of Unicode decides.
 """
 
 import re
 import unicodedata
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from manifests.lexicon import Lexicon
+from stages.filter.prefilter import FOLD, HYPHENS, SPACES, Prefilter, make_prefilter
 
 Mode = Literal["stem", "substring"]
-
-_SPACES = (9, 10, 11, 12, 13, 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)
-_HYPHENS = (0x2D, 0x2010, 0x2011)
-_FOLD = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)} | {0x17F: ord("s"), 0x212A: ord("k")}
 
 
 def _in_word(char: str) -> bool:
@@ -43,15 +39,9 @@ def _head(entry: str) -> str:
 
 
 def _python_pattern(entry: str) -> str:
-    spaces = "".join(map(chr, _SPACES))
-    hyphens = "".join(map(chr, _HYPHENS))
+    spaces = "".join(map(chr, SPACES))
+    hyphens = "".join(map(chr, HYPHENS))
     return entry.lower().replace("-", f"[{re.escape(hyphens)}]").replace(" ", f"[{re.escape(spaces)}]+")
-
-
-def _re2_pattern(entry: str) -> str:
-    spaces = "".join(f"\\x{{{code:X}}}" for code in _SPACES)
-    hyphens = "".join(f"\\x{{{code:X}}}" for code in _HYPHENS)
-    return entry.lower().replace("-", f"[{hyphens}]").replace(" ", f"[{spaces}]+")
 
 
 class Matcher:
@@ -61,20 +51,26 @@ class Matcher:
         lexicon: The entries.
         mode: `stem` for word boundaries as the module says, `substring` for none.
         takes_all: Whether texts without a keyword are accepted too.
+        prefilter: The engine that looks first; None: the fastest one here.
 
     Raises:
         ValueError: Unknown mode.
     """
 
-    def __init__(self, lexicon: Lexicon, mode: Mode, *, takes_all: bool = False) -> None:
+    def __init__(
+        self, lexicon: Lexicon, mode: Mode, *, takes_all: bool = False, prefilter: Prefilter | None = None
+    ) -> None:
         if mode not in ("stem", "substring"):
             raise ValueError(f"unknown match mode {mode!r}; use 'stem' or 'substring'")
         self.takes_all = takes_all
         self._bounded = mode == "stem"
         self._whole = frozenset(lexicon.names)
         entries = lexicon.stems + lexicon.names
-        self._entries = tuple((entry, _head(entry), re.compile(_python_pattern(entry))) for entry in entries)
-        self._superset = "(?i)(?:" + "|".join(_re2_pattern(entry) for entry in entries) + ")"
+        by_head: dict[str, list[tuple[int, str, re.Pattern[str]]]] = {}
+        for place, entry in enumerate(entries):
+            by_head.setdefault(_head(entry), []).append((place, entry, re.compile(_python_pattern(entry))))
+        self._by_head = tuple(by_head.items())
+        self._prefilter = prefilter or make_prefilter(entries)
 
     def accepts(self, keywords: tuple[str, ...]) -> bool:
         """Tell whether a text with these keywords stays."""
@@ -91,8 +87,8 @@ class Matcher:
         """
         if self.takes_all:
             return pa.array(np.ones(len(texts), np.bool_))
-        found: Any = pc.fill_null(pc.match_substring_regex(texts, self._superset), fill_value=False)
-        return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+        whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+        return pa.array(self._prefilter.possible(whole))
 
     def mask(self, texts: pa.Array | pa.ChunkedArray) -> pa.BooleanArray:
         """Tell which texts hold a keyword: exactly those for which `keywords` is not empty.
@@ -118,12 +114,15 @@ class Matcher:
         Returns:
             The entries as the lexicon writes them, in its order, stems before names.
         """
-        folded = text.translate(_FOLD)
-        return tuple(
-            entry
-            for entry, head, pattern in self._entries
-            if head in folded and self._stands(entry, pattern, folded)  # the head rules most entries out
-        )
+        folded = text.translate(FOLD)
+        found = [
+            (place, entry)
+            for head, entries in self._by_head
+            if head in folded  # rules most entries out
+            for place, entry, pattern in entries
+            if self._stands(entry, pattern, folded)
+        ]
+        return tuple(entry for _, entry in sorted(found))
 
     def _stands(self, entry: str, pattern: re.Pattern[str], text: str) -> bool:
         hit = pattern.search(text)

@@ -1,18 +1,27 @@
-"""Scan of Parquet metadata: bounded memory, one batch of rows at a time."""
+"""Scan of Parquet metadata, in bounded memory.
 
-from collections.abc import Iterator
+Plain files, as LAION and COYO publish them, go through polars: it decodes the text of all rows, asks for the mask, and
+decodes the other columns for the masked rows alone. Whatever is not plain (types beyond numbers and text, a row group
+too large to hold its text, text that is no UTF-8, damage) goes through pyarrow, every column of every row, a batch at a
+time. Both ways give the same rows.
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pyarrow import types
 
 from manifests.sources import SourceSpec
+from stages.filter.masked_parquet import MAX_TEXT_BYTES, is_plain, masked_rows, row_runs
 from stages.filter.matcher import Matcher
-from stages.filter.rows import HITS, Layout, MetadataError, Scan, find, flat_texts, make_hit, resolve
+from stages.filter.rows import HITS, Layout, MetadataError, Scan, find, flat_texts, make_hit, make_hits, resolve
+from stages.filter.text_columns import is_list, possible_rows, text_strings
 from stages.filter.values import detail
 
 BATCH_ROWS = 32_768
@@ -37,12 +46,9 @@ def row_groups(file: BinaryIO) -> list[int]:
 
 
 def scan_parquet(
-    file: BinaryIO, spec: SourceSpec, first_group: int, end_group: int, matcher: Matcher
+    file: BinaryIO, spec: SourceSpec, first_group: int, end_group: int, matcher: Matcher, scratch: Path | None = None
 ) -> Iterator[Scan]:
     """Scan row groups of a Parquet file for keywords.
-
-    All columns are decoded in one pass: a batch practically always holds a hit, and then they are needed. Binary
-    columns that hold no field are left out.
 
     Args:
         file: An open, seekable Parquet file.
@@ -50,9 +56,10 @@ def scan_parquet(
         first_group: First row group.
         end_group: Row group to stop before.
         matcher: The keywords.
+        scratch: Folder for the row groups of a file that is not on a local disk; None: they go through pyarrow.
 
     Yields:
-        Scans of at most `BATCH_ROWS` rows, in file order.
+        Scans in file order, each of at most `RUN_ROWS` rows or one row group.
 
     Raises:
         MetadataError: It is not Parquet, is damaged, or lacks columns the source needs.
@@ -69,11 +76,22 @@ def scan_parquet(
     _check_types(schema, layout, name)
     wanted = {*layout.text, *layout.fields.values()}
     columns = [field.name for field in schema if field.name in wanted or not _is_binary(field.type)]
-    row = sum(rows[:first_group])
-    for group in range(first_group, end_group):
-        for batch in _batches(file, parquet, group, columns):
-            yield _scan_batch(batch, row, layout, matcher)
-            row += batch.num_rows
+    plain = not matcher.takes_all and all(is_plain(schema.field(column).type) for column in columns)
+    for run in row_runs(parquet.metadata, first_group, end_group, layout.text):
+        start = sum(rows[: run.start])
+        scan = None
+        if plain and run.text_bytes <= MAX_TEXT_BYTES:
+            wanted_rows = (start, sum(rows[run.start : run.end]))
+            found = masked_rows(file, parquet.metadata, run, wanted_rows, columns, layout.text, matcher, scratch)
+            scan = found and _judged(found.rows, found.positions, wanted_rows[1], layout, matcher)
+        if scan:
+            yield scan
+            continue
+        row = start
+        for group in range(run.start, run.end):
+            for batch in _batches(file, parquet, group, columns):
+                yield _scan_batch(batch, row, layout, matcher)
+                row += batch.num_rows
 
 
 def _batches(file: BinaryIO, parquet: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -82,28 +100,55 @@ def _batches(file: BinaryIO, parquet: pq.ParquetFile, group: int, columns: list[
 
 
 def _scan_batch(batch: pa.RecordBatch, first_row: int, layout: Layout, matcher: Matcher) -> Scan:
-    columns = [_strings(batch.column(name)) for name in layout.text]
     possible = np.zeros(batch.num_rows, np.bool_)
-    for column in columns:
-        possible |= _possible(column, matcher)
+    strings = {name: text_strings(batch.column(name)) for name in layout.text}
+    for column in strings.values():
+        possible |= possible_rows(column, matcher)
     at = np.flatnonzero(possible)
-    values = zip(*(_raw(column.take(pa.array(at))).to_pylist() for column in columns), strict=True)
+    for name, column in strings.items():
+        batch = batch.set_column(batch.schema.get_field_index(name), name, column)
+    return _judged(batch.take(pa.array(at)), at + first_row, batch.num_rows, layout, matcher)
+
+
+def _judged(
+    rows: pa.RecordBatch, positions: NDArray[np.int64], rows_seen: int, layout: Layout, matcher: Matcher
+) -> Scan:
+    """Apply the exact test to the rows that the prefilter let through."""
+    values = zip(*(_raw(rows.column(name)).to_pylist() for name in layout.text), strict=True)
     matched = [
-        (row, texts, found)
-        for row, texts in zip(at.tolist(), map(flat_texts, values), strict=True)
+        (at, texts, found)
+        for at, texts in enumerate(map(flat_texts, values))
         if matcher.accepts((found := find(texts, layout, matcher))[1])
     ]
-    rest = batch.drop_columns(list(layout.text)).take(pa.array([row for row, _, _ in matched], pa.int64()))
+    rest = rows.drop_columns(list(layout.text)).take(pa.array([at for at, _, _ in matched], pa.int64()))
+    places = [int(positions[at]) for at, _, _ in matched]
+    texts, said = [text for _, text, _ in matched], [keywords for _, _, keywords in matched]
+    try:
+        raw = {name: rest.column(name).to_pylist() for name in rest.schema.names}
+        return Scan(rows_seen, make_hits(places, texts, said, raw, layout), ())
+    except ValueError:
+        hits, bad = _row_by_row(places, texts, said, rest, layout)
+        return Scan(rows_seen, hits, bad)
+
+
+def _row_by_row(
+    places: Sequence[int],
+    texts: Sequence[list[bytes]],
+    found: Sequence[tuple[str, tuple[str, ...]]],
+    rest: pa.RecordBatch,
+    layout: Layout,
+) -> tuple[pa.Table, tuple[tuple[int, str], ...]]:
+    """Tell the rows that cannot be read from those that can."""
     hits: list[dict[str, Any]] = []
     bad: list[tuple[int, str]] = []
-    for (row, texts, found), raw in zip(matched, _records(rest), strict=True):
+    for place, text, said, raw in zip(places, texts, found, _records(rest), strict=True):
         try:
             if isinstance(raw, ValueError):
                 raise raw
-            hits.append(make_hit(first_row + row, texts, found, raw, layout))
+            hits.append(make_hit(place, text, said, raw, layout))
         except ValueError as error:
-            bad.append((first_row + row, detail(str(error))))
-    return Scan(batch.num_rows, pa.Table.from_pylist(hits, HITS), tuple(bad))
+            bad.append((place, detail(str(error))))
+    return pa.Table.from_pylist(hits, HITS), tuple(bad)
 
 
 def _records(batch: pa.RecordBatch) -> list[dict[str, Any] | ValueError]:
@@ -116,38 +161,11 @@ def _records(batch: pa.RecordBatch) -> list[dict[str, Any] | ValueError]:
         return [record for row in range(batch.num_rows) for record in _records(batch.slice(row, 1))]
 
 
-def _possible(column: pa.Array, matcher: Matcher) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    if not _is_list(column.type):
-        mask: np.ndarray[Any, np.dtype[np.bool_]] = matcher.possible(column).to_numpy(zero_copy_only=False)
-        return mask
-    rows = np.zeros(len(column), np.bool_)
-    inside = matcher.possible(_strings(pc.list_flatten(column))).to_numpy(zero_copy_only=False)
-    rows[pc.list_parent_indices(column).to_numpy()[inside]] = True
-    return rows
-
-
-def _strings(column: pa.Array) -> pa.Array:
-    """Bring a text column to string, large_string or a list of text; bytes are not checked yet."""
-    if types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if types.is_null(column.type):
-        return column.cast(pa.string())
-    if types.is_string_view(column.type) or types.is_binary_view(column.type) or types.is_large_binary(column.type):
-        return pc.cast(column, options=pc.CastOptions(target_type=pa.large_string(), allow_invalid_utf8=True))
-    if types.is_binary(column.type):
-        return pc.cast(column, options=pc.CastOptions(target_type=pa.string(), allow_invalid_utf8=True))
-    return column
-
-
 def _raw(column: pa.Array) -> pa.Array:
     """Bring text to bytes, so that text that is no UTF-8 can still be looked at."""
-    if _is_list(column.type):
+    if is_list(column.type):
         return column.cast(pa.large_list(pa.large_binary()))
     return column.cast(pa.large_binary())
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -164,7 +182,7 @@ def _is_text(kind: pa.DataType) -> bool:
 def _check_types(schema: pa.Schema, layout: Layout, name: str) -> None:
     for column in (layout.fields["url"], *layout.text):
         kind = schema.field(column).type
-        text = _is_text(kind.value_type) if _is_list(kind) and column in layout.text else _is_text(kind)
+        text = _is_text(kind.value_type) if is_list(kind) and column in layout.text else _is_text(kind)
         if not text:
             raise MetadataError(f"{name}: column {column} holds {kind}, not text")
 

@@ -1,0 +1,71 @@
+"""Which reader scans which format: the only place to add one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from manifests.canonical import JsonValue
+from manifests.sources import SourceSpec
+from manifests.store import Store
+from stages.filter.matcher import Matcher
+from stages.filter.parquet import scan_parquet
+from stages.filter.rows import Scan
+from stages.filter.tsv import scan_tsv
+from stages.uris import open_uri
+
+_ONE_FILE: Mapping[str, Callable[[BinaryIO, SourceSpec, Matcher], Iterator[Scan]]] = {
+    "tsv": scan_tsv,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of one partition."""
+
+    store: Store
+    params: Mapping[str, JsonValue]
+
+    @property
+    def uri(self) -> str:
+        return str(self.params["uri"])
+
+    def main(self) -> AbstractContextManager[BinaryIO]:
+        """Open the file of rows."""
+        return open_uri(self.store, self.uri)
+
+    def beside(self, role: str) -> AbstractContextManager[BinaryIO] | None:
+        """Open the file that stands beside it in a role; None where there is none."""
+        named = cast("Mapping[str, Mapping[str, str]]", self.params.get("beside") or {})
+        return open_uri(self.store, named[role]["uri"]) if role in named else None
+
+
+def scan_metadata(
+    store: Store, source: SourceSpec, params: Mapping[str, JsonValue], matcher: Matcher, scratch: Path
+) -> Iterator[Scan]:
+    """Scan the metadata file of a partition.
+
+    Args:
+        store: The workdir.
+        source: The source it is of; no archive.
+        params: ``uri``; ``first_group`` and ``end_group`` of a Parquet file; ``beside``: uri by role.
+        matcher: The keywords.
+        scratch: A local folder for what must lie on a disk.
+
+    Yields:
+        Scans in file order.
+
+    Raises:
+        MetadataError: The file, or one beside it, is not what its source publishes.
+    """
+    files = _Files(store, params)
+    with ExitStack() as stack:
+        file = stack.enter_context(files.main())
+        if source.format == "parquet":
+            groups = cast("int", params["first_group"]), cast("int", params["end_group"])
+            yield from scan_parquet(file, source, *groups, matcher, scratch)
+        else:
+            yield from _ONE_FILE[source.format](file, source, matcher)
