@@ -31,11 +31,13 @@ Mode = Literal["stem", "substring"]
 
 
 def _in_word(char: str) -> bool:
-    return char == "_" or unicodedata.ucd_3_2_0.category(char)[0] in "LMN"
+    if char.isascii():
+        return char == "_" or char.isalnum()
+    return unicodedata.ucd_3_2_0.category(char)[0] in "LMN"
 
 
-def _head(entry: str) -> str:
-    return re.split("[ -]", entry.lower(), maxsplit=1)[0]
+def _words(entry: str) -> list[str]:
+    return re.split("[ -]", entry.lower())
 
 
 def _python_pattern(entry: str) -> str:
@@ -66,9 +68,10 @@ class Matcher:
         self._bounded = mode == "stem"
         self._whole = frozenset(lexicon.names)
         entries = lexicon.stems + lexicon.names
-        by_head: dict[str, list[tuple[int, str, re.Pattern[str]]]] = {}
+        by_head: dict[str, list[tuple[int, str, str, re.Pattern[str]]]] = {}
         for place, entry in enumerate(entries):
-            by_head.setdefault(_head(entry), []).append((place, entry, re.compile(_python_pattern(entry))))
+            words = _words(entry)
+            by_head.setdefault(words[0], []).append((place, entry, words[-1], re.compile(_python_pattern(entry))))
         self._by_head = tuple(by_head.items())
         self._prefilter = prefilter or make_prefilter(entries)
 
@@ -114,13 +117,13 @@ class Matcher:
         Returns:
             The entries as the lexicon writes them, in its order, stems before names.
         """
-        folded = text.translate(FOLD)
+        folded = text.lower() if text.isascii() else text.translate(FOLD)
         found = [
             (place, entry)
             for head, entries in self._by_head
-            if head in folded  # rules most entries out
-            for place, entry, pattern in entries
-            if self._stands(entry, pattern, folded)
+            if head in folded  # the first word rules most entries out, the last one most of the others
+            for place, entry, tail, pattern in entries
+            if tail in folded and self._stands(entry, pattern, folded)
         ]
         return tuple(entry for _, entry in sorted(found))
 

@@ -124,7 +124,7 @@ def _judged(
     places = [int(positions[at]) for at, _, _ in matched]
     texts, said = [text for _, text, _ in matched], [keywords for _, _, keywords in matched]
     try:
-        raw = {name: rest.column(name).to_pylist() for name in rest.schema.names}
+        raw = {name: rest.column(name) for name in rest.schema.names}
         return Scan(rows_seen, make_hits(places, texts, said, raw, layout), ())
     except ValueError:
         hits, bad = _row_by_row(places, texts, said, rest, layout)

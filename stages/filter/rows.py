@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from manifests.sources import SourceSpec
 from stages.filter.matcher import Matcher
-from stages.filter.values import canonical, number, pixels, word
+from stages.filter.values import FLOAT32_MAX, canonical, number, pixels, word
 
 HITS: pa.Schema = pa.schema(
     [
@@ -41,6 +42,7 @@ HITS: pa.Schema = pa.schema(
 
 _NUMBERS = ("similarity", "nsfw", "watermark", "lon", "lat")
 _PIXELS = ("width", "height")
+_TAGS = ("tags", "tag_ids", "tag_probs")
 _WORDS = ("source_key", "nsfw_label", "licence", "source_hash", "taken_at", "language", "credit", "group")
 
 
@@ -143,8 +145,8 @@ def find(texts: list[bytes], layout: Layout, matcher: Matcher) -> tuple[str, tup
     Returns:
         The texts that are not blank, joined; and the keywords, empty when none matches. `Matcher.accepts` judges them.
     """
-    decoded = (text.decode(errors="replace") for text in texts)
-    joined = layout.joiner.join(text for text in decoded if text.strip())
+    decoded = [text.decode(errors="replace") for text in texts]
+    joined = layout.joiner.join([text for text in decoded if text.strip()])
     return joined, matcher.keywords(joined)
 
 
@@ -212,7 +214,7 @@ def make_hits(
     rows: Sequence[int],
     texts: Sequence[list[bytes]],
     found: Sequence[tuple[str, tuple[str, ...]]],
-    raw: Mapping[str, Sequence[object]],
+    raw: Mapping[str, pa.Array],
     layout: Layout,
 ) -> pa.Table:
     """Bring rows that matched into the shape of `HITS`, a column at a time; the same as `make_hit` row by row.
@@ -221,35 +223,60 @@ def make_hits(
         rows: Positions in the file.
         texts: The texts of each (`flat_texts`).
         found: Joined text and keywords of each (`find`).
-        raw: The other columns by name, one value a row.
+        raw: The other columns by name.
         layout: The file's columns.
 
     Raises:
-        ValueError: A text or a url is not UTF-8.
+        ValueError: A text or a url is not UTF-8, or a value is none that Python can hold.
     """
     value = {field: raw[column] for field, column in layout.fields.items()}
     used = {*layout.text, *layout.fields.values()}
     others = [name for name in raw if name not in used]
     columns: dict[str, Any] = {
         "row": rows,
-        "url": [word(url) for url in value["url"]],
+        "url": [word(url) for url in value["url"].to_pylist()],
         "texts": [[text.decode() for text in of_row] for of_row in texts],
         "text": [text for text, _ in found],
         "matched": [matched for _, matched in found],
     }
-    for fields, read in ((_WORDS, word), (_NUMBERS, number), (_PIXELS, pixels)):
-        columns |= {field: [read(item) for item in value[field]] for field in fields if field in value}
+    columns |= {field: [word(item) for item in value[field].to_pylist()] for field in _WORDS if field in value}
+    columns |= {field: _numbers(value[field]) for field in _NUMBERS if field in value}
+    columns |= {field: _all_pixels(value[field]) for field in _PIXELS if field in value}
     if "source_hash" in columns:
         columns["source_hash_kind"] = [layout.hash_kind if item else None for item in columns["source_hash"]]
     if "tags" in value:
-        nothing = [None] * len(rows)
-        ids, probs = value.get("tag_ids", nothing), value.get("tag_probs", nothing)
-        columns["tags"] = [_tags(*told) for told in zip(value["tags"], ids, probs, strict=True)]
+        told = [value[field].to_pylist() if field in value else [None] * len(rows) for field in _TAGS]
+        columns["tags"] = [_tags(*of_row) for of_row in zip(*told, strict=True)]
     if others:
-        extras = zip(*(raw[name] for name in others), strict=True)
+        extras = zip(*(raw[name].to_pylist() for name in others), strict=True)
         columns["extra"] = [canonical(dict(zip(others, items, strict=True))) for items in extras]
     arrays = [
-        pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(len(rows), field.type)
+        _array(columns[field.name], field.type) if field.name in columns else pa.nulls(len(rows), field.type)
         for field in HITS
     ]
     return pa.Table.from_arrays(arrays, schema=HITS)
+
+
+def _array(values: object, kind: pa.DataType) -> pa.Array:
+    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
+
+
+def _numbers(values: pa.Array) -> pa.Array | list[float | None]:
+    """Read a column as `values.number` reads each value."""
+    if not _is_number(values.type):
+        return [number(item) for item in values.to_pylist()]
+    read = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return pa.array(read, mask=~(np.abs(read) <= FLOAT32_MAX))
+
+
+def _all_pixels(values: pa.Array) -> pa.Array | list[int | None]:
+    """Read a column as `values.pixels` reads each value."""
+    if not _is_number(values.type):
+        return [pixels(item) for item in values.to_pylist()]
+    read = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    counts = (read >= 1) & (read < 2**31)
+    return pa.array(np.where(counts, read, 0).astype(np.int32), mask=~counts)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind))

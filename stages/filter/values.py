@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from datetime import date, time
 from decimal import Decimal
 
-_FLOAT32_MAX = 3.4028234e38
+FLOAT32_MAX = 3.4028234e38
+"""Numbers beyond it are read as nothing."""
 _DETAIL_BYTES = 200
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def word(value: object) -> str | None:
@@ -46,7 +48,7 @@ def number(value: object) -> float | None:
         read = float(value)
     except (ValueError, OverflowError):
         return None
-    return read if abs(read) <= _FLOAT32_MAX else None
+    return read if abs(read) <= FLOAT32_MAX else None
 
 
 def pixels(value: object) -> int | None:
@@ -74,7 +76,7 @@ def canonical(raw: Mapping[str, object]) -> str | None:
     kept = {name: plain for name, value in raw.items() if (plain := _plain(value)) is not None}
     if not kept:
         return None
-    return json.dumps(kept, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _CANONICAL.encode(kept)
 
 
 def _plain(value: object) -> object:

@@ -1,6 +1,8 @@
 import io
 import json
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +27,17 @@ def parquet(columns, **options):
 
 
 def scan(columns, spec=LAION, **options):
-    """Scan a whole table; hits as dicts, bad rows, rows seen."""
+    """Scan a whole table, both ways; hits as dicts, bad rows, rows seen."""
     buffer = columns if isinstance(columns, io.BytesIO) else parquet(columns, **options)
-    scans = list(scan_parquet(buffer, spec, 0, len(row_groups(buffer)), MATCHER))
+    careful = scanned(buffer, spec, None)
+    with tempfile.TemporaryDirectory() as scratch:
+        assert scanned(buffer, spec, Path(scratch)) == careful
+    return careful
+
+
+def scanned(buffer, spec, scratch):
+    """A file without a path goes through pyarrow, unless there is a scratch to lay it into."""
+    scans = list(scan_parquet(buffer, spec, 0, len(row_groups(buffer)), MATCHER, scratch))
     assert all(one.hits.schema.equals(HITS) for one in scans)
     hits = [hit for one in scans for hit in one.hits.to_pylist()]
     return hits, [row for one in scans for row in one.bad], sum(one.rows_seen for one in scans)
@@ -76,6 +86,10 @@ def test_a_laion_row_in_full():
             "lon": None,
             "lat": None,
             "taken_at": None,
+            "language": None,
+            "credit": None,
+            "group": None,
+            "tags": None,
             "extra": '{"SAMPLE_ID":8,"hash":-9007199254740993}',
         }
     ]
