@@ -33,7 +33,7 @@ format: $(VENV)/.test-ready
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.test-ready
-	$(BIN)/python benchmarks/bench_filter.py
+	$(BIN)/python benchmarks/filter.py
 	$(BIN)/python benchmarks/bench_fetch.py
 	$(BIN)/python benchmarks/bench_fetch.py --latency-ms 20
 	$(BIN)/python benchmarks/bench_phash.py

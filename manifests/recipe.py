@@ -56,6 +56,12 @@ class Filter(_Table):
     buckets: Annotated[int, Field(ge=1, le=65_536)] = 8
     host_cap: Annotated[int, Field(ge=1)] = 20_000
     archive_rows: Annotated[int, Field(ge=1)] = Field(default=20_000, description="rows of a part of an archive")
+    max_nsfw: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0, description="the source's own score, 0 to 1, above which a row leaves; 1: no cut"
+    )
+    unsafe_labels: list[str] = Field(
+        default=[], description="the source's own labels, whatever the case, that a row leaves for, e.g. NSFW, UNSURE"
+    )
 
 
 class Network(_Table):
@@ -163,6 +169,15 @@ class Shard(_Table):
     )
 
 
+class Exclude(_Table):
+    """What must not be in the build: text files, one entry a line; paths or fsspec URIs, relative to the workdir."""
+
+    ids: str = Field(default="", description="sample ids, or names of released images")
+    urls: str = Field(default="", description="whole urls")
+    hosts: str = Field(default="", description="hosts, with their subdomains")
+    sha256: str = Field(default="", description="digests of bytes as fetched")
+
+
 class Run(_Table):
     """How the work is run; never part of a fingerprint."""
 
@@ -194,6 +209,7 @@ class Recipe(_Table):
     geo: Geo = Geo()
     shard: Shard = Shard()
     train: Train = Train()
+    exclude: Exclude = Exclude()
     run: Run = Run()
 
     @field_validator("sources")

@@ -44,14 +44,14 @@ def spec_of(params: Mapping[str, JsonValue]) -> SourceSpec:
 def _spec(key: str, source: Source, known: Mapping[str, SourceSpec]) -> SourceSpec:
     told = [name for name in _OWN_KEYS if getattr(source, name)]
     if key in known:
-        if told and told != ["columns"]:
-            raise RecipeError(f"sources.{key}.{told[0]}: {key} is described already; only its columns can be renamed")
+        if other := [name for name in told if name != "columns"]:
+            raise RecipeError(f"sources.{key}.{other[0]}: {key} is described already; only its columns can be renamed")
         return _renamed(known[key], source) if told else known[key]
     if not source.format:
         raise RecipeError(
             f"sources.{key}: no such source; known are {', '.join(known)}. For a source of your own set "
             f'sources.{key}.format and sources.{key}.columns, e.g. format = "parquet", '
-            'columns = {{url = "url", text = "caption"}}'.replace("{{", "{").replace("}}", "}")
+            'columns = {url = "url", text = "caption"}'
         )
     held = source.format in ("webdataset", "imagefolder")
     return _checked(
@@ -91,4 +91,6 @@ def _checked(key: str, content: Mapping[str, object]) -> SourceSpec:
     try:
         return SourceSpec.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(f"sources.{key}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"][:1])
+        raise RecipeError(f"sources.{key}: {where}{first['msg'].removeprefix('Value error, ')}") from error

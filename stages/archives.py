@@ -45,7 +45,7 @@ def open_archive(store: Store, uri: str) -> Iterator[Archive]:
     """
     kind = kind_of(store, uri)
     fs, path = located(store, uri)
-    name = _own_name(path)
+    name = own_name(path)
     if kind == "folder":
         yield _Folder(name, fs, path)
         return
@@ -93,6 +93,16 @@ def archive_digest(store: Store, uri: str) -> str:
         return file_digest(file)
 
 
+def is_empty(store: Store, uri: str) -> bool:
+    """Tell whether a folder or archive has no member, as a tar into which nothing was written.
+
+    Raises:
+        ArchiveError: If it cannot be read.
+    """
+    with open_archive(store, uri) as archive:
+        return not archive.members()
+
+
 def folder_digest(members: Iterable[Member]) -> str:
     """Return the digest of a folder's members; see `archive_digest`."""
     digest = hashlib.sha256()
@@ -101,8 +111,9 @@ def folder_digest(members: Iterable[Member]) -> str:
     return digest.hexdigest()
 
 
-def _own_name(path: str) -> str:
-    name = path.rstrip("/").rsplit("/", 1)[-1]
+def own_name(uri: str) -> str:
+    """Return the name of a folder or archive without what stands before it and without a suffix."""
+    name = uri.rstrip("/").rsplit("/", 1)[-1]
     for suffix in sorted(_SUFFIXES, key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]

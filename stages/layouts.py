@@ -1,7 +1,8 @@
-"""Which files of a folder or archive are images of fMoW, BigEarthNet or MillionAID, and their place in that set.
+"""Which files of a folder or archive are images of a set, and their place in that set.
 
-An image is known by the last parts of its path, the way its set publishes it; whatever stands before does not matter,
-so that the same image out of a folder or out of an archive, moved or renamed, is the same image.
+An image of fMoW, BigEarthNet or MillionAID is known by the last parts of its path, the way its set publishes it;
+whatever stands before does not matter, so that the same image out of a folder or out of an archive, moved or renamed,
+is the same image. An image that someone holds is known by the name of its folder or archive, and its path there.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from stages.held_images import HELD, find_samples
+
 EXPECTED = {
     "fmow": "train/CLASS/CLASS_N/CLASS_N_I_rgb.jpg (or _msrgb.jpg), each with a .json beside it",
     "bigearthnet": "PATCH/PATCH_B01.tif .. PATCH_B12.tif and PATCH_labels_metadata.json (v1), or SCENE/PATCH/... (v2)",
     "millionaid": "test/P0000001.jpg",
+    "webdataset": "KEY.jpg with KEY.txt or KEY.json beside it (of a folder of tars name the tars: FOLDER/*.tar)",
+    "imagefolder": "any folders of jpg, png, webp, gif, bmp, tif",
 }
-"""The published layout of each set, in words."""
+"""The layout of each set, in words."""
 
 # fMoW: test and seq hold numbers for names; with their ground truth joined they are test_gt and seq_gt.
 _FMOW_SPLITS = ("train", "val", "test", "test_gt", "seq", "seq_gt")
@@ -40,7 +45,8 @@ class Frame:
 
     Attributes:
         path: Where it lies in the archive: its file; for BigEarthNet the patch's folder, empty for the root itself.
-        official: Its path in the official set; empty for an image that is none of the set's.
+        official: Its path in the official set; empty for an image that is none of the set's. Of held images the name
+            of the folder or archive, and the path there; empty for a sample without an image.
         key: The official name without a suffix.
         group: Frames that show one place, and must not be parted: fMoW's location, BigEarthNet's scene.
         label: The class that the path tells.
@@ -86,10 +92,12 @@ def find_frames(layout: str, name: str, paths: Iterable[str]) -> Found:
     """Find the images of a set among files.
 
     Args:
-        layout: fmow, bigearthnet or millionaid.
+        layout: fmow, bigearthnet, millionaid, webdataset or imagefolder.
         name: The folder's or archive's own name: it may be the first part of the official path (``train``).
         paths: Paths of the files, from the root of the folder or archive.
     """
+    if layout in HELD:
+        return _held(layout, name, list(paths))
     frames: dict[str, Frame] = {}
     others = 0
     for path in paths:
@@ -100,6 +108,14 @@ def find_frames(layout: str, name: str, paths: Iterable[str]) -> Found:
             others += frame.path in frames
             frames.setdefault(frame.path, frame)
     return Found(sorted(frames.values(), key=lambda frame: frame.path), others)
+
+
+def _held(layout: str, name: str, paths: list[str]) -> Found:
+    samples = find_samples(layout, paths)
+    images = sum(bool(sample.image) for sample in samples)
+    return Found(
+        [Frame(s.image or s.key, f"{name}/{s.image}" if s.image else "", s.key) for s in samples], len(paths) - images
+    )
 
 
 def _fmow(parts: list[str], path: str) -> Frame | None:

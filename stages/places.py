@@ -14,6 +14,7 @@ from manifests.identity import bucket
 Lane = Literal["pub11", "rs3"]
 
 _WEB = "web"
+_HELD = "held-"
 
 
 def host_of(url: str) -> str:
@@ -41,25 +42,35 @@ def web_partition(number: int) -> str:
     return f"{_WEB}-{number:04d}"
 
 
-def archive_partition(source: str, number: int) -> str:
-    """Return the name of a part of a source's archives, counted from 0 in the order of its rows' urls."""
-    return f"{source}-{number:04d}"
+def archive_partition(source: str, number: int, subset: str = "rs3") -> str:
+    """Return the name of a part of a source's archives, counted from 0 in the order of its rows' urls.
+
+    Args:
+        source: The source.
+        number: Which part.
+        subset: The subset that its images belong to. Those of pub11 are web images that someone already holds: they
+            walk the lane of the web, which the name says.
+    """
+    return f"{'' if subset == 'rs3' else _HELD}{source}-{number:04d}"
 
 
 def archive_source(partition: str) -> str | None:
     """Return the source whose archives a pooled partition is a part of; None for every other partition."""
     source, _, number = partition.rpartition("-")
-    return source if source.isidentifier() and number.isdigit() and source != _WEB else None
+    if not number.isdigit() or source == _WEB:
+        return None
+    source = source.removeprefix(_HELD)
+    return source if source.isidentifier() else None
 
 
 def is_archive(partition: str) -> bool:
-    """Tell whether a pooled partition is a part of an archive."""
+    """Tell whether a pooled partition is a part of an archive: its images are read, not fetched."""
     return archive_source(partition) is not None
 
 
 def lane(partition: str) -> Lane:
     """Return the lane that a pooled partition walks."""
-    return "rs3" if is_archive(partition) else "pub11"
+    return "rs3" if is_archive(partition) and not partition.startswith(_HELD) else "pub11"
 
 
 def partitions_of(urls: Iterable[str], buckets: int, spread: frozenset[str]) -> set[str]:

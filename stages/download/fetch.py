@@ -38,7 +38,8 @@ class Fetch(Step):
     """Fetches the urls of one partition; rows that were recorded before are re-judged, not fetched.
 
     Of a part of an archive the planner hands source and archives in ``params``: its images are read from there, and
-    BigEarthNet's are rendered (`render`). What that gave is recorded as an answer of the web is.
+    BigEarthNet's are rendered (`render`). So are web images that someone already holds: the web is not asked for them.
+    What that gave is recorded as an answer of the web is.
 
     New bodies go into one tar, sorted by digest, each distinct body once. Several rows may point at one body, and
     rows taken over keep pointing into their older tar.

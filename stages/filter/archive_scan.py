@@ -37,14 +37,16 @@ class ArchiveScan:
     Attributes:
         frame: The rows, of table ``matched``; ``extra`` is the canonical JSON of `Facts.extra`.
         departures: Images that are none of the set's, and those whose sidecar cannot be read.
-        seen: Images.
+        seen: Images; of held images, samples and rows of a table.
         ignored: Other members: sidecars, links, hidden files.
+        unmatched: Rows without a keyword, of a source whose rows need one.
     """
 
     frame: pl.DataFrame
     departures: Departures
     seen: int
     ignored: int
+    unmatched: int = 0
 
 
 def scan_archive(store: Store, source: SourceSpec, uri: str, digest: str) -> ArchiveScan:

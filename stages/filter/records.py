@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -16,8 +15,14 @@ from stages.filter.values import detail
 
 BLOCK_ROWS = 4_096
 """Records whose texts are looked at together."""
+BLOCK_CHARS = 16 << 20
+"""Characters of text that end a block before it has that many records."""
 MAX_RECORD_BYTES = 1 << 20
 """Readers refuse longer records as bad rows."""
+MAX_LEVELS = 64
+"""A record that matches and has a value of lists and objects nested deeper is a bad row."""
+
+_NESTED = (dict, list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +31,9 @@ class Record:
 
     Attributes:
         row: Position in the file, from 0.
-        values: Its columns. Text is a str, in which bytes that are no UTF-8 are lone surrogates, as the error handler
-            ``surrogateescape`` leaves them; a text column may be a list of these.
+        values: Its columns; those that the file did not announce go into `extra`. Text is a str, in which bytes that
+            are no UTF-8 are lone surrogates, as the error handler ``surrogateescape`` leaves them; a text column may be
+            a list of these.
         problem: Why it cannot be read; empty for one that can. Then `values` does not count.
     """
 
@@ -41,11 +47,12 @@ def scan_records(
 ) -> Iterator[Scan]:
     """Scan records for keywords.
 
-    A record whose text or url holds what is no UTF-8 is a bad row, whatever it says.
+    A record whose text or url holds what is no UTF-8 is a bad row, whatever it says; so is a record that matches and
+    holds it in another column, or a value that is nested deeper than `MAX_LEVELS`.
 
     Args:
-        records: The rows, in file order; read as a stream, `BLOCK_ROWS` in memory at a time.
-        columns: Names of the columns that records of this file may have.
+        records: The rows, in file order; read as a stream, at most `BLOCK_ROWS` or about `BLOCK_CHARS` in memory.
+        columns: Names of the columns that hold what the source says of a row.
         spec: The source they belong to.
         matcher: The keywords.
         name: What to call the file in an error.
@@ -57,9 +64,44 @@ def scan_records(
         MetadataError: The columns lack the url, or every text.
     """
     layout = resolve(spec, columns, name)
-    coming = iter(records)
-    while block := list(islice(coming, BLOCK_ROWS)):
+    for block in _blocks(records):
         yield _scan_block(block, columns, layout, matcher)
+
+
+def is_deep(value: object) -> bool:
+    """Tell whether lists and objects are nested deeper than `MAX_LEVELS` in a value."""
+    if not isinstance(value, _NESTED):
+        return False
+    level: list[Any] = [value]
+    for _ in range(MAX_LEVELS):
+        insides = (holder.values() if isinstance(holder, dict) else holder for holder in level)
+        level = [inner for inside in insides for inner in inside if isinstance(inner, _NESTED)]
+        if not level:
+            return False
+    return True
+
+
+def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    block: list[Record] = []
+    chars = 0
+    for record in records:
+        block.append(record)
+        chars += _chars(record.values)
+        if len(block) == BLOCK_ROWS or chars >= BLOCK_CHARS:
+            yield block
+            block, chars = [], 0
+    if block:
+        yield block
+
+
+def _chars(values: Mapping[str, Any]) -> int:
+    chars = 0
+    for value in values.values():
+        if isinstance(value, str):
+            chars += len(value)
+        elif isinstance(value, list):
+            chars += sum(len(item) for item in value if isinstance(item, str))
+    return chars
 
 
 def _scan_block(block: Sequence[Record], columns: Sequence[str], layout: Layout, matcher: Matcher) -> Scan:
@@ -77,12 +119,27 @@ def _scan_block(block: Sequence[Record], columns: Sequence[str], layout: Layout,
     hits: list[dict[str, Any]] = []
     for (record, texts), may in zip(read, possible.to_pylist(), strict=True):
         if may and matcher.accepts((found := find(texts, layout, matcher))[1]):
-            rest = {column: record.values.get(column) for column in columns if column not in layout.text}
             try:
-                hits.append(make_hit(record.row, texts, found, rest, layout))
+                hits.append(_hit(record, texts, found, columns, layout))
             except ValueError as error:
                 bad.append((record.row, detail(str(error))))
     return Scan(len(block), pa.Table.from_pylist(hits, HITS), tuple(sorted(bad)))
+
+
+def _hit(
+    record: Record, texts: list[bytes], found: tuple[str, tuple[str, ...]], columns: Sequence[str], layout: Layout
+) -> dict[str, Any]:
+    """Bring a record that matched into the shape of `HITS`. Raises ValueError for what cannot be stored."""
+    given = {**dict.fromkeys(columns), **record.values}
+    rest = {name: value for name, value in given.items() if name not in layout.text}
+    if deep := next((name for name, value in rest.items() if is_deep(value)), None):
+        raise ValueError(f"{deep} is nested deeper than {MAX_LEVELS} levels")
+    hit = make_hit(record.row, texts, found, rest, layout)
+    tags = [word for tag in hit["tags"] or () for word in (tag["name"], tag["mid"])]
+    for field, value in (*hit.items(), *(("tags", word) for word in tags)):
+        if isinstance(value, str) and not _is_unicode(value):
+            raise ValueError(f"{layout.fields.get(field, 'a column')} is not UTF-8")
+    return hit
 
 
 def _texts(record: Record, layout: Layout) -> list[bytes]:

@@ -1,28 +1,22 @@
-r"""Scan of TSV metadata: streaming, bounded memory.
+r"""Scan of TSV metadata: streaming, bounded memory, packed with gzip or bzip2 or not.
 
 TSV is not CSV: a quote is text, nothing is escaped, a tab ends a field and "\n" alone ends a line ("\r" before it
-belongs to the line end; anywhere else it is text). A byte order mark at the start of the file is not text. There is no
-header.
+belongs to the line end; anywhere else it is text). A byte order mark at the start of the file is not text.
 """
 
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from __future__ import annotations
 
-import numpy as np
-import pyarrow as pa
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from manifests.sources import SourceSpec
+from stages.filter.headers import fitting, header_line
+from stages.filter.line_blocks import Block, Reading, cut_lines, scan_block
 from stages.filter.matcher import Matcher
-from stages.filter.rows import HITS, Layout, Scan, find, flat_texts, make_hit, resolve
-from stages.filter.values import detail
+from stages.filter.rows import Scan, resolve
+from stages.filter.streams import BLOCK_BYTES, blocks, name_of, unpacked
 
-BLOCK_BYTES = 4 << 20
-"""Bytes read at a time."""
-MAX_LINE_BYTES = 1 << 20
-"""A longer line, its end not counted, is a bad row."""
-
-_TAB, _NEWLINE = 9, 10
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+TAB = 9
 
 
 def scan_tsv(file: BinaryIO, spec: SourceSpec, matcher: Matcher, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Scan]:
@@ -31,92 +25,51 @@ def scan_tsv(file: BinaryIO, spec: SourceSpec, matcher: Matcher, *, block_bytes:
     A line that is too long, is not UTF-8 or has the wrong number of fields is a bad row, whatever it says.
 
     Args:
-        file: An open file of bytes, uncompressed.
-        spec: The source it belongs to; `headers` names the fields.
+        file: An open file of bytes, packed or not.
+        spec: The source it belongs to. One of `headers` names the fields: the one that fits the first line that fits
+            any; where there are none, the first line does.
         matcher: The keywords.
         block_bytes: Bytes read at a time; what is found does not depend on it.
 
     Yields:
-        One scan a block, in file order; none for an empty file. A row's position is its line, from 0.
+        One scan a block, in file order; none for an empty file. A row's position is its line, from 0, the header not
+        counted.
 
     Raises:
-        MetadataError: The source names no url or text column.
+        MetadataError: The file is damaged, no line of the first 2 MiB is of this source, the header line is
+            missing, or no column holds the url or a text.
     """
-    name = str(getattr(file, "path", None) or getattr(file, "name", "metadata file"))
-    columns = spec.headers[0]
-    layout = resolve(spec, columns, name)
+    name = name_of(file)
+    stream = unpacked(file, name)
+    columns, stream = tsv_columns(stream, spec, name)
+    if columns:
+        reading = Reading(columns, resolve(spec, columns, name), matcher, split_tsv)
+        yield from scan_lines(stream, reading, block_bytes)
+
+
+def scan_lines(stream: BinaryIO, reading: Reading, block_bytes: int) -> Iterator[Scan]:
+    """Scan the lines of a stream (`unpacked`, after its header), one scan a block."""
     row = 0
-    for block in _blocks(file, block_bytes):
-        scan = _scan_block(block, row, columns, layout, matcher)
-        row += scan.rows_seen
-        yield scan
+    for body in blocks(stream, block_bytes):
+        block = cut_lines(body, TAB)
+        yield scan_block(block, row, reading)
+        row += len(block.fields)
 
 
-def _blocks(file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
-    """Yield whole lines, each with its newline; a line over the bound is cut, but stays over it."""
-    rest = b""
-    start = True
-    while data := file.read(block_bytes):
-        data = rest + data
-        if start and len(data) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(data):
-            rest = data
-            continue
-        if start:
-            data, start = data.removeprefix(_BYTE_ORDER_MARK), False
-        end = data.rfind(b"\n") + 1
-        rest = data[end : end + MAX_LINE_BYTES + 1]
-        if end:
-            yield data[:end]
-    rest = rest.removeprefix(_BYTE_ORDER_MARK) if start else rest
-    if rest:
-        yield rest + b"\n"
+def tsv_columns(stream: BinaryIO, spec: SourceSpec, name: str) -> tuple[tuple[str, ...], BinaryIO]:
+    """Return the columns of a TSV file, and the stream at its first row; none for an empty file without a header line.
+
+    Raises:
+        MetadataError: It has none of the source's.
+    """
+    return fitting(stream, spec, _cut, name) if spec.headers else header_line(stream, split_tsv, name)
 
 
-def _scan_block(block: bytes, first_row: int, columns: tuple[str, ...], layout: Layout, matcher: Matcher) -> Scan:
-    data = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(data == _NEWLINE)
-    offsets = np.concatenate(([0], ends + 1)).astype(np.int32)
-    lines = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(block))
-    long = ends - offsets[:-1] > MAX_LINE_BYTES
-    garbled = _garbled(lines)
-    fields = np.diff(np.searchsorted(np.flatnonzero(data == _TAB), offsets)) + 1
-    odd = fields != len(columns)
-    refused = long | garbled | odd
-    bad = [
-        (first_row + line, _why(bool(long[line]), bool(garbled[line]), int(fields[line]), columns))
-        for line in np.flatnonzero(refused).tolist()
-    ]
-    # The whole line is looked at, url and all, because its texts stand inside; find() decides on the texts alone.
-    possible = matcher.possible(lines).to_numpy(zero_copy_only=False) & ~refused
-    hits: list[dict[str, Any]] = []
-    for line in np.flatnonzero(possible).tolist():
-        values = block[offsets[line] : ends[line]].removesuffix(b"\r").split(b"\t")
-        raw = dict(zip(columns, values, strict=True))
-        texts = flat_texts(raw[name] for name in layout.text)
-        found = find(texts, layout, matcher)
-        if matcher.accepts(found[1]):
-            rest = {name: value.decode() for name, value in raw.items() if name not in layout.text}
-            hits.append(make_hit(first_row + line, texts, found, rest, layout))
-    return Scan(len(ends), pa.Table.from_pylist(hits, HITS), tuple(bad))
+def split_tsv(line: bytes) -> list[bytes]:
+    """Cut a line into its fields."""
+    return line.split(b"\t")
 
 
-def _garbled(lines: pa.StringArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Tell which lines are not UTF-8; line by line only where the whole is not."""
-    garbled = np.zeros(len(lines), np.bool_)
-    try:
-        lines.validate(full=True)
-    except pa.ArrowInvalid:
-        for line, value in enumerate(lines.cast(pa.binary()).to_pylist()):
-            try:
-                value.decode()
-            except UnicodeDecodeError:
-                garbled[line] = True
-    return garbled
-
-
-def _why(long: bool, garbled: bool, fields: int, columns: tuple[str, ...]) -> str:
-    if long:
-        return f"a line of more than {MAX_LINE_BYTES} bytes"
-    if garbled:
-        return "not UTF-8"
-    return detail(f"{fields} fields where {len(columns)} are expected: {', '.join(columns)}")
+def _cut(body: bytes, fields: int) -> list[Block]:
+    del fields  # a line is a record, whatever it holds
+    return [cut_lines(body, TAB)]

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from manifests.identity import bucket, draw, tar_stem
-from manifests.ledger import count_by_source
-from manifests.schemas import LEDGER, TABLES
+from manifests.ledger import count_by_source, ledger_frame
+from manifests.schemas import TABLES
 from manifests.tables import empty_frame
+from stages.exclusions import Exclusions
+from stages.image_names import name_without_suffix
 from stages.images import EXTENSIONS
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
@@ -25,12 +27,15 @@ class Plan(Step):
     """Draws the split by split group, spreads groups over tars, and composes names and captions.
 
     Both draws hash the split group alone, so they are stable when rows are added, and no group stands on both sides.
+    What [exclude] names leaves here at the latest, by what is known by now: the bytes' digest, the url that a redirect
+    led to, the released name.
     """
 
     name = "shard.plan"
     kind = "reduce"
     VERSION = 1
     reads = ("seed", "shard.tars_per_split", "shard.val_fraction", "shard.caption")
+    asks = ("exclude.ids", "exclude.urls", "exclude.hosts", "exclude.sha256")
     inputs = (
         Input("outlier.cut", "survivors", lane="pub11"),
         Input("caption.generate", "survivors", lane="rs3", rows=True),
@@ -45,13 +50,17 @@ class Plan(Step):
     keeps = "plan"
 
     def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
-        """Plan the release."""
+        """Plan the release. Raises ListChangedError for a list that is not as it was planned."""
         del prior
+        exclusions = Exclusions.planned(task.settings, tables.store)
         tars = task.settings.integer("shard.tars_per_split")
         survivors = pl.concat([tables.frame(given.step, given.table) for given in self.rows_in])
         placed = _placed(survivors, task.settings.integer("seed"), task.settings.number("shard.val_fraction"), tars)
-        parts = task.settings.lists("shard.caption")
-        rows = _described(placed, tables).with_columns(composed(parts).alias("caption")).sort("sample_id")
+        described = _described(placed, tables, redirects=bool(exclusions))
+        described = described.with_columns(exclusions.naming(described).alias("detail"))
+        left = described.filter(pl.col("detail").is_not_null())
+        rows = described.filter(pl.col("detail").is_null())
+        rows = rows.with_columns(composed(task.settings.lists("shard.caption")).alias("caption")).sort("sample_id")
         plan = rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over("tar").alias("position"))
         columns = list(TABLES["plan"].schema.names)
         stems = [tar_stem(s, split, n) for s in _subsets(tables) for split in SPLITS for n in range(tars)]
@@ -60,7 +69,10 @@ class Plan(Step):
                 *(Output("plan", plan.filter(pl.col("tar") == s).select(columns), partition=s) for s in stems),
                 Output("samples", _samples(rows)),
             ],
-            ledger=empty_frame(LEDGER),
+            ledger=ledger_frame(
+                self.name,
+                left.select("source", "sample_id", "sha256", "detail", pl.lit("shard.excluded").alias("reason")),
+            ),
             seen=count_by_source(survivors),
             kept=count_by_source(plan),
         )
@@ -80,10 +92,10 @@ def _placed(survivors: pl.DataFrame, seed: int, val_fraction: float, tars: int) 
     return survivors.join(drawn, on="split_group")
 
 
-def _described(placed: pl.DataFrame, tables: Tables) -> pl.DataFrame:
-    """Join every side table and compose tar, image name and caption."""
+def _described(placed: pl.DataFrame, tables: Tables, *, redirects: bool) -> pl.DataFrame:
+    """Join every side table and compose tar and image name; ``redirects``: with the urls that redirects led to."""
     candidates = tables.frame("filter.pool", "candidates", _OF_CANDIDATES)
-    fetched = tables.frame("download.fetch", "fetched", _OF_FETCHED)
+    fetched = tables.frame("download.fetch", "fetched", [*_OF_FETCHED, *(["final_url"] if redirects else [])])
     inspected = tables.frame("dedup.inspect", "inspected", ["sample_id", "width", "height", "phash"])
     scores = tables.frame("outlier.embed", "scores", ["sample_id", "vlm", "detector"])
     captions = tables.frame("caption.choose", "captions", ["sample_id", "top", "ssl", "chosen"])
@@ -95,22 +107,9 @@ def _described(placed: pl.DataFrame, tables: Tables) -> pl.DataFrame:
     number = pl.col("number").cast(pl.String).str.zfill(4)
     return rows.with_columns(
         pl.concat_str("subset", pl.lit("-"), "split", pl.lit("-"), number).alias("tar"),
-        pl.concat_str("source", pl.lit("_"), _own_name(), pl.lit("."), extension).alias("img_name"),
+        pl.concat_str(name_without_suffix(), pl.lit("."), extension).alias("img_name"),
         pl.col("tar").alias("image_tar"),
     )
-
-
-def _own_name() -> pl.Expr:
-    """A web row is named by its id; an image of an archive keeps its official name, without folder and suffix.
-
-    fMoW numbers the locations of each of its splits anew: names from any but ``train`` say their split.
-    """
-    path = pl.col("url").str.replace(r"^[^:]*:", "")
-    official = path.str.replace(r"^.*/", "").str.replace(r"\.[A-Za-z0-9]+$", "")
-    split = path.str.extract(r"^([^/]+)/")
-    other_split = (pl.col("source") == "fmow") & (split != "train")
-    named = pl.when(other_split).then(pl.concat_str(split, pl.lit("_"), official)).otherwise(official)
-    return pl.when(pl.col("subset") == "rs3").then(named).otherwise("sample_id")
 
 
 def composed(parts: Mapping[str, Sequence[str]]) -> pl.Expr:

@@ -30,9 +30,27 @@ def test_every_source_loads_in_the_published_order():
         assert spec.availability
 
 
-def test_which_sources_can_be_read():
-    readable = {key for key, spec in load_sources().items() if spec.readable}
-    assert readable == {"laion2b", "coyo700m", "laioncoco", "laion400m", "cc12m", "cc3m", *RS3}
+def test_each_format_of_the_published_sources():
+    assert {key: spec.format for key, spec in load_sources().items()} == {
+        **dict.fromkeys(("laion2b", "coyo700m", "laioncoco", "laion400m"), "parquet"),
+        "cc3m": "tsv", "cc12m": "tsv", "wit": "wit", "yfcc14m": "yfcc", "redcaps": "redcaps", "sbu": "sbu", "vg": "vg",
+        "fmow": "fmow", "ben": "bigearthnet", "millionaid": "millionaid",
+    }  # fmt: skip
+    assert not any(spec.is_held for spec in load_sources().values())
+
+
+def test_which_sources_have_files_beside_theirs():
+    assert {key: tuple(spec.beside) for key, spec in load_sources().items() if spec.beside} == {
+        "sbu": ("captions",), "vg": ("images",), "yfcc14m": ("ids",),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["redcaps", "sbu", "vg"])
+def test_the_json_sources_say_what_to_get_and_who_says_what_is_matched(key):
+    spec = load_sources()[key]
+    assert spec.get
+    assert spec.matched_by.startswith("ours: the paper names no column")
+    assert spec.text == {"redcaps": ("caption",), "sbu": ("captions",), "vg": ("phrases",)}[key]
 
 
 def test_the_published_archives():
@@ -54,8 +72,8 @@ def test_the_published_archives():
 
 def test_the_two_conceptual_captions_have_their_columns_the_other_way_round():
     sources = load_sources()
-    assert sources["cc3m"].tsv_columns == ("caption", "url")
-    assert sources["cc12m"].tsv_columns == ("url", "caption")
+    assert sources["cc3m"].headers[0] == ("caption", "url")
+    assert sources["cc12m"].headers == (("url", "caption"),)
 
 
 @pytest.mark.parametrize("key", PUB11)
@@ -84,7 +102,10 @@ def test_the_published_rows_add_up_to_the_published_total():
 def test_the_digest_sees_how_rows_are_read_and_nothing_else():
     spec = SourceSpec.model_validate(MINIMAL)
     assert SourceSpec.model_validate(MINIMAL | {"credit": "someone", "name": "Other"}).digest == spec.digest
-    assert SourceSpec.model_validate(MINIMAL | {"text": ["t", "u"]}).digest != spec.digest
+    words = {"home": "h", "get": "g", "availability": "a", "successor": "s", "matched_by": "m"}
+    assert SourceSpec.model_validate(MINIMAL | words).digest == spec.digest
+    for change in ({"text": ["t", "u"]}, {"keywords": "all"}, {"beside": {"ids": "*.tsv"}}, {"text_joiner": "; "}):
+        assert SourceSpec.model_validate(MINIMAL | change).digest != spec.digest
     assert len({spec.digest for spec in load_sources().values()}) == len(PUB11) + len(RS3)
 
 
@@ -96,9 +117,13 @@ def test_the_digest_sees_how_rows_are_read_and_nothing_else():
         ({"key": "no spaces"}, "pattern"),
         ({"columns": {}}, "name the url column"),
         ({"text": []}, "at least one text column"),
-        ({"format": "tsv"}, "tsv_columns"),
-        ({"tsv_columns": ["a"]}, "tsv_columns"),
-        ({"format": "tsv", "tsv_columns": ["u", "u"]}, "twice"),
+        ({"headers": [["a"]]}, "not to parquet"),
+        ({"format": "redcaps", "headers": [["u", "t"]]}, "not to redcaps"),
+        ({"format": "tsv", "headers": [["u", "u"]]}, "twice"),
+        ({"format": "tsv", "headers": [["u", "t"], ["t", "u"]]}, "same number of columns"),
+        ({"format": "hdf5"}, "format"),
+        ({"keywords": "some"}, "keywords"),
+        ({"source_hash_kind": "md5"}, "source_hash"),
         ({"columns": {"url": ["u"], "source_hash": ["h"]}}, "source_hash_kind"),
         ({"text_joiner": " - "}, "punctuation"),
         ({"format": "fmow"}, "of subset rs3"),
@@ -108,6 +133,14 @@ def test_the_digest_sees_how_rows_are_read_and_nothing_else():
 def test_a_source_that_cannot_be_read_is_refused(change, words):
     with pytest.raises(ValidationError, match=words):
         SourceSpec.model_validate(MINIMAL | change)
+
+
+def test_held_images_need_no_columns_and_are_of_the_web():
+    for form in ("webdataset", "imagefolder"):
+        spec = SourceSpec.model_validate({"key": "mine", "name": "Mine", "format": form})
+        assert (spec.subset, spec.is_held, spec.is_archive) == ("pub11", True, True)
+        with pytest.raises(ValidationError, match="subset rs3"):
+            SourceSpec.model_validate({"key": "mine", "name": "Mine", "format": form, "subset": "rs3"})
 
 
 def test_terms_of_an_archive_are_those_of_its_rows():
@@ -121,5 +154,4 @@ def test_a_file_of_ones_own_loads_too(tmp_path):
     path.write_text('key = "mine"\nname = "Mine"\nformat = "parquet"\ntext = ["t"]\n[columns]\nurl = ["u"]\n')
     spec = load_source(path)
     assert spec.published is None
-    assert spec.readable
     assert spec == SourceSpec.model_validate(MINIMAL)

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from manifests.identity import sample_id
 from manifests.store import Store
+from stages.exclusions import planned_lists
 from stages.filter.pool import Pool
 from stages.places import partitions_of
 from tests.stages.handing import Handed, perform, rows_of
@@ -11,11 +12,16 @@ from tests.stages.handing import Handed, perform, rows_of
 LOW, HIGH = "0" * 12, "f" * 12
 
 
-def pool(parts, buckets=4, host_cap=1000, archive_rows=20_000):
+def pool(parts, buckets=4, host_cap=1000, archive_rows=20_000, lists=None, **cuts):
+    """Pool rows; ``lists``: entries by kind of list, ``cuts``: max_nsfw, unsafe_labels."""
+    store = Store("memory://pool")
     handed = {name: rows_of("matched", *rows) for name, rows in parts.items()}
-    tables = Handed(Store("memory://pool"), {("filter.match", "candidates"): handed})
+    tables = Handed(store, {("filter.match", "candidates"): handed})
     changed = {"filter.buckets": buckets, "filter.host_cap": host_cap, "filter.archive_rows": archive_rows}
-    return perform(Pool(), tables, changed)
+    for kind, entries in (lists or {}).items():
+        store.replace(kind, "\n".join(entries).encode())
+    changed |= planned_lists(store, {f"exclude.{kind}": kind for kind in lists or {}})
+    return perform(Pool(), tables, changed | {f"filter.{name}": value for name, value in cuts.items()})
 
 
 def row(url, locator=f"{LOW}:0", source="laion2b", text="aerial view"):
@@ -166,3 +172,109 @@ def test_an_image_in_two_archives_is_one_row():
 def test_archives_have_no_part_in_the_layout_of_hosts():
     done = pool({"a": frames("fmow", *(f"train/x/x_{n}/x_{n}_0_rgb.jpg" for n in range(9)))}, host_cap=1)
     assert done.result.facts["layout"]["spread"] == []
+
+
+def left_by_url(done):
+    """What the ledger says of each url, without nulls and what is the same everywhere."""
+    same = {"step", "source", "class", "url", "sample_id"}
+    return {row["url"]: {k: v for k, v in row.items() if k not in same} for row in done.left().values()}
+
+
+def test_rows_that_a_list_names_leave_and_the_others_stay():
+    given_rows = rows("http://a.org/0", "http://a.org/1", "http://img.b.org/2", "http://c.org/3")
+    lists = {"ids": [f"laion2b_{given_rows[0]['sample_id']}.jpg"], "urls": ["http://a.org/1"], "hosts": ["B.org"]}
+    done = pool({"x": given_rows}, lists=lists)
+    assert set(places(done)) == {"http://c.org/3"}
+    assert left_by_url(done) == {
+        "http://a.org/0": {"locator": f"{LOW}:0", "reason": "filter.excluded", "detail": "exclude.ids"},
+        "http://a.org/1": {"locator": f"{LOW}:1", "reason": "filter.excluded", "detail": "exclude.urls"},
+        "http://img.b.org/2": {"locator": f"{LOW}:2", "reason": "filter.excluded", "detail": "exclude.hosts: b.org"},
+    }
+    assert done.books["laion2b"].dropped == {"filter.excluded": 3}
+    assert set(done.result.ledger["class"]) == {"dropped"}
+
+
+def test_a_takedown_moves_no_other_row():
+    """Neither the spread of a host nor the parts of an archive depend on what a list takes out of them."""
+    web = [f"http://big.org/{n}" for n in range(6)] + [f"http://host{n}.org/" for n in range(20)]
+    paths = [f"train/x/x_{n}/x_{n}_0_rgb.jpg" for n in range(7)]
+    parts = {"a": rows(*web), "b": frames("fmow", *paths)}
+    before = pool(parts, host_cap=5, archive_rows=3)
+    gone = {*web[:3], web[-1], f"fmow:{paths[0]}"}
+    after = pool(parts, host_cap=5, archive_rows=3, lists={"urls": gone})
+    assert places(after) == {url: name for url, name in places(before).items() if url not in gone}
+    assert after.result.facts == before.result.facts
+    untouched = set(before.parts("candidates")) - {places(before)[url] for url in gone}
+    assert untouched
+    for name in untouched:
+        assert after.parts("candidates")[name].equals(before.parts("candidates")[name])
+
+
+def test_a_part_that_a_list_empties_is_no_part_any_more():
+    paths = [f"train/x/x_{n}/x_{n}_0_rgb.jpg" for n in range(4)]
+    named = [f"fmow_x_{n}_0_rgb.jpg" for n in (0, 1)]
+    done = pool({"b": frames("fmow", *paths)}, archive_rows=2, lists={"ids": named})
+    assert {name: frame.height for name, frame in done.parts("candidates").items()} == {"fmow-0001": 2}
+    everything = pool({"a": rows("http://a.org/1")}, lists={"hosts": ["org"]})
+    assert everything.result.outputs == []
+    assert everything.books["laion2b"].kept == 0
+
+
+def scored(*scores, **more):
+    return [row(f"http://a.org/{n}", f"{LOW}:{n}") | {"nsfw": score} | more for n, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    ("max_nsfw", "stays"), [(1.0, 6), (0.999, 5), (0.5, 4), (0.1, 3), (0.09, 2), (0.0, 2)],
+)  # fmt: skip
+def test_rows_over_the_sources_own_score_leave(max_nsfw, stays):
+    done = pool({"x": scored(None, 0.0, 0.1, 0.3, 0.999, 1.0)}, max_nsfw=max_nsfw)
+    assert done.table("candidates").height == stays
+    assert set(done.reasons().values()) <= {"filter.unsafe"}
+    assert all(one["value"] > one["cut"] == max_nsfw for one in done.left().values())
+    assert not any("detail" in one for one in done.left().values())
+
+
+def test_a_score_that_is_the_cut_stays_although_it_was_stored_as_float32():
+    for cut in (0.1, 0.3, 0.7, 0.9):
+        assert pool({"x": scored(cut)}, max_nsfw=cut).result.ledger.is_empty()
+
+
+def test_a_score_beyond_one_is_cut_where_there_is_a_cut():
+    assert pool({"x": scored(1.5)}).result.ledger.is_empty()
+    assert pool({"x": scored(1.5)}, max_nsfw=0.5).reasons() != {}
+
+
+@pytest.mark.parametrize(
+    ("labels", "left"),
+    [([], set()), (["NSFW"], {"NSFW"}), (["nsfw", "Unsure "], {"NSFW", "UNSURE"}), (["other", ""], set())],
+)
+def test_rows_of_the_sources_own_labels_leave(labels, left):
+    given_rows = [
+        row(f"http://a.org/{n}", f"{LOW}:{n}", source="laion400m") | {"nsfw_label": label}
+        for n, label in enumerate(["UNLIKELY", "UNSURE", "NSFW", None])
+    ]
+    done = pool({"x": given_rows}, unsafe_labels=labels)
+    assert {one["detail"] for one in done.left().values()} == left
+    assert not any({"value", "cut"} & set(one) for one in done.left().values())
+    assert done.table("candidates").height == 4 - len(left)
+
+
+def test_a_row_may_be_unsafe_by_score_and_label():
+    done = pool({"x": scored(0.75, nsfw_label="NSFW")}, max_nsfw=0.5, unsafe_labels=["nsfw"])
+    assert [(r["value"], r["cut"], r["detail"]) for r in done.left().values()] == [(0.75, 0.5, "NSFW")]
+
+
+def test_repeated_comes_first_then_excluded_then_unsafe():
+    twice = [row("http://a.org/0", f"{LOW}:{n}") | {"nsfw": 0.9} for n in (0, 1)]
+    other = [row("http://b.org/0", f"{LOW}:2") | {"nsfw": 0.9}, row("http://c.org/0", f"{LOW}:3") | {"nsfw": 0.1}]
+    done = pool({"x": [*twice, *other]}, lists={"hosts": ["a.org"]}, max_nsfw=0.5)
+    ledger = {r["locator"]: r for r in done.result.ledger.to_dicts()}
+    assert {place: r["reason"] for place, r in ledger.items()} == {
+        f"{LOW}:0": "filter.excluded", f"{LOW}:1": "filter.repeated_row", f"{LOW}:2": "filter.unsafe",
+    }  # fmt: skip
+    assert ledger[f"{LOW}:1"]["other_id"] == f"{LOW}:0"
+    assert (ledger[f"{LOW}:0"]["value"], ledger[f"{LOW}:0"]["cut"]) == (None, None)
+    assert ledger[f"{LOW}:2"]["value"] == pytest.approx(0.9)
+    assert done.books["laion2b"].dropped == {"filter.excluded": 1, "filter.repeated_row": 1, "filter.unsafe": 1}
+    assert done.table("candidates")["url"].to_list() == ["http://c.org/0"]

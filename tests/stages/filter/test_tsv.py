@@ -1,18 +1,27 @@
+import bz2
+import gzip
 import io
+import json
+import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from manifests.lexicon import load_lexicon
-from manifests.sources import load_sources
+from manifests.sources import SourceSpec, load_sources
 from stages.filter.matcher import Matcher
-from stages.filter.rows import HITS
-from stages.filter.tsv import MAX_LINE_BYTES, scan_tsv
+from stages.filter.rows import HITS, MetadataError
+from stages.filter.streams import BLOCK_BYTES, MAX_LINE_BYTES
+from stages.filter.tsv import scan_tsv
 
 MATCHER = Matcher(load_lexicon("rs5m-1"), "stem")
 CC3M = load_sources()["cc3m"]
 CC12M = load_sources()["cc12m"]
+OWN = SourceSpec.model_validate(
+    {"key": "mine", "name": "Mine", "format": "tsv", "columns": {"url": ["link"], "width": ["w"]}, "text": ["words"]}
+)
+UNREADABLE = (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b\x08", b"PK\x03\x04")
 
 
 class Dribble(io.BytesIO):
@@ -30,23 +39,29 @@ def scan(data, spec=CC3M, file=io.BytesIO, **options):
 
 
 def oracle(data):
-    """CC3M a line at a time: rows that match as (row, url, text), rows that are bad, rows."""
+    """CC3M a line at a time: rows that match as (row, url, text), rows that are bad, rows; None if it is none of it."""
     data = data.removeprefix(b"\xef\xbb\xbf")
     lines = data.split(b"\n")
     if lines[-1] == b"":
         lines.pop()
+    read = [fields_of(line.removesuffix(b"\r")) for line in lines]
+    size = next((len(fields) for fields in read if fields and len(fields) in (2, 5)), None)
+    if lines and not size:
+        return None
     hits, bad = [], []
-    for row, line in enumerate(lines):
-        try:
-            fields = line.removesuffix(b"\r").decode().split("\t")
-        except UnicodeDecodeError:
-            bad.append(row)
-            continue
-        if len(fields) != 2:
+    for row, fields in enumerate(read):
+        if fields is None or len(fields) != size:
             bad.append(row)
         elif MATCHER.keywords(fields[0]):
             hits.append((row, fields[1] or None, fields[0]))
     return hits, bad, len(lines)
+
+
+def fields_of(line):
+    try:
+        return line.decode().split("\t")
+    except UnicodeDecodeError:
+        return None
 
 
 WORDS = [b"aerial view", b"usgs", b"http://a/b.jpg", b"a dog", b"\t", b"\t", b"\n", b"\n", b"\r\n", b"\r"]
@@ -58,8 +73,13 @@ PIECES = st.sampled_from(WORDS + QUOTES + ODD)
 @settings(max_examples=300)
 @given(st.lists(PIECES | st.binary(max_size=3), max_size=30).map(b"".join), st.integers(1, 40))
 def test_any_bytes_are_read_as_the_oracle_reads_them(data, block_bytes):
+    assume(not data.startswith(UNREADABLE))
     expected = oracle(data)
     for options in ({}, {"block_bytes": block_bytes}, {"file": Dribble}):
+        if expected is None:
+            with pytest.raises(MetadataError, match="none of its first lines is of source cc3m"):
+                scan(data, **options)
+            continue
         hits, bad, seen = scan(data, **options)
         assert ([(hit["row"], hit["url"], hit["text"]) for hit in hits], [row for row, _ in bad], seen) == expected
 
@@ -101,12 +121,83 @@ def test_memory_stays_bounded_on_a_file_without_newlines():
 
         def read(self, size=-1):
             self.left -= 1
-            return b"y" * size if self.left >= 0 else b""
+            return b"a\tb\n".ljust(size, b"y") if self.left == 63 else b"y" * size if self.left >= 0 else b""
 
+    tracemalloc.start()
     scans = list(scan_tsv(Endless(), CC3M, MATCHER))
-    assert [(one.rows_seen, one.hits.num_rows, len(one.bad)) for one in scans] == [(1, 0, 1)]
+    assert tracemalloc.get_traced_memory()[1] < 10 * BLOCK_BYTES
+    tracemalloc.stop()
+    assert sum(one.rows_seen for one in scans) == 2
+    assert [bad for one in scans for bad in one.bad] == [(1, "a line of more than 1048576 bytes")]
 
 
 def test_an_empty_file_has_no_rows():
     assert scan(b"") == ([], [], 0)
     assert scan(b"\xef\xbb\xbf") == ([], [], 0)
+
+
+TAGGED = b"an aerial view\thttp://a\tsea,port\t/m/06npx,/m/068hy\t0.9,0.5\n"
+
+
+def test_the_variant_with_image_labels():
+    ((hit,), bad, seen) = scan(TAGGED + b"usgs\thttp://b\n")
+    assert (hit["url"], hit["text"], hit["extra"], seen) == ("http://a", "an aerial view", None, 2)
+    assert hit["tags"] == [
+        {"name": "sea", "mid": "/m/06npx", "prob": pytest.approx(0.9)},
+        {"name": "port", "mid": "/m/068hy", "prob": pytest.approx(0.5)},
+    ]
+    assert bad == [(1, "2 fields where 5 are expected: caption, url, tags, mids, probs")]
+
+
+def test_a_first_line_that_is_bad_decides_nothing():
+    hits, bad, seen = scan(b"broken\na\tb\tc\n\xff\tb\n" + TAGGED + b"usgs\tu\n")
+    assert ([hit["row"] for hit in hits], [row for row, _ in bad], seen) == ([3], [0, 1, 2, 4], 5)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_packed_files_are_read_whatever_their_name(pack):
+    data = b"aerial view\thttp://a\n" * 1000
+    plain = scan(data)
+    assert len(plain[0]) == 1000
+    for block_bytes in (100, BLOCK_BYTES):
+        assert scan(pack(data[:9000]) + pack(data[9000:]), block_bytes=block_bytes) == plain
+    with pytest.raises(MetadataError, match=r"metadata file: (gzip|bzip2) cut off"):
+        scan(pack(data)[:-9])
+
+
+def test_a_header_line_names_the_columns():
+    data = b'w\tLINK\twords\tnote\r\n8\thttp://a\ta dog\tx\r\n640\thttp://b\taerial view\t"q\n'
+    ((hit,), bad, seen) = scan(data, OWN)
+    assert (hit["row"], hit["url"], hit["width"], hit["extra"]) == (1, "http://b", 640, '{"note":"\\"q"}')
+    assert (bad, seen) == ([], 2)
+    assert scan(b"link\twords", OWN) == ([], [], 0)
+    assert scan(b"\xef\xbb\xbflink\twords\nu\tusgs", OWN)[0][0]["url"] == "u"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is empty; its first line should name the columns"), (b"\xff\t\n", "should name the columns, but is"),
+        (b"a" * 20_000, "should name the columns, but is 'aaaa"), (b"link\tword\n", "no text column words"),
+        (b"url\twords\n", "no url column link, .*its columns are url, words"),
+        (b"link\tlink\twords\n", "stands twice"), (b'{"link": 1}\n', "no text column words"),
+    ],
+)  # fmt: skip
+def test_a_header_that_will_not_do(data, says):
+    with pytest.raises(MetadataError, match=f"metadata file: .*{says}"):
+        scan(data, OWN)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b'[\n{"url": "http://a"}\n]', "1 fields found, expected 2 .caption, url. or 5"),
+        (b"a,b\n" * 9, "the first line is 'a,b'"), (b"a\tb\tc\nd\n", "3, 1 fields found"),
+        (json.dumps(["x" * 5000]).encode(), "Check that the file belongs to this source"),
+        (b"PAR1\x15\x04", "a Parquet file"), (b"<!doctype html>", "an HTML page"),
+        (b"x" * (9 << 20), "1 fields found"), (bytes(1000), "1 fields found"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_source(data, says):
+    with pytest.raises(MetadataError, match=f"metadata file: .*{says}"):
+        scan(data)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.store import Store
+from stages.exclusions import planned_lists
 from stages.shard.plan import Plan
 from tests.stages.handing import Handed, perform, rows_of
 
@@ -18,13 +19,17 @@ def plan(
     scores=(),
     captions=(),
     changed=None,
+    lists=None,
+    redirects=None,
+    fetched=None,
     **candidate,
 ):
-    """Plan samples, given as sample id to split group."""
-    fetched = [
-        {"sample_id": key, "tar": "i.tar", "offset": 512, "length": 9, "sha256": f"sha-{key}", "media_type": media}
+    """Plan samples, given as sample id to split group; ``lists``: entries by kind, ``redirects``: id to final url."""
+    fetched = fetched or [
+        {"sample_id": key, "tar": "i.tar", "offset": 512, "length": 9, "sha256": f"sha-{key}", "media_type": media,
+         "final_url": (redirects or {}).get(key)}
         for key in groups
-    ]
+    ]  # fmt: skip
     candidates = [
         {"sample_id": key, "source": "cc3m", "subset": "pub11", "url": f"http://a.org/{key}", "text": f"about {key}",
          "matched": ["aerial view"], **candidate}
@@ -34,7 +39,8 @@ def plan(
     source = candidate.get("source", "cc3m")
     survivors = [{"sample_id": key, "source": source, "split_group": group} for key, group in groups.items()]
     web = candidate.get("subset", "pub11") == "pub11"
-    tables = Handed(Store("memory://plan"), {
+    store = Store("memory://plan")
+    tables = Handed(store, {
         ("outlier.cut", "survivors"): rows_of("survivors", *(survivors if web else ())),
         ("caption.generate", "survivors"): rows_of("survivors", *(() if web else survivors)),
         ("outlier.embed", "scores"): rows_of("scores", *scores),
@@ -45,6 +51,9 @@ def plan(
         ("dedup.inspect", "inspected"): rows_of("inspected", *inspected),
     })  # fmt: skip
     settings = {"seed": seed, "shard.tars_per_split": tars, "shard.val_fraction": val_fraction, **(changed or {})}
+    for kind, entries in (lists or {}).items():
+        store.replace(kind, "\n".join(entries).encode())
+    settings |= planned_lists(store, {f"exclude.{kind}": kind for kind in lists or {}})
     return perform(Plan(), tables, settings)
 
 
@@ -194,3 +203,62 @@ def test_no_pair_is_without_a_text(parts):
 def test_images_of_another_split_do_not_share_their_names():
     val = archived(url="fmow:val/port/port_1/port_1_0_rgb.jpg").row("plan", "a")["img_name"]
     assert val == "fmow_val_port_1_0_rgb.jpg"
+
+
+IDS = [f"{n:032x}" for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("lists", "redirects", "gone", "detail"),
+    [
+        ({"ids": [IDS[1]]}, {}, {IDS[1]}, "exclude.ids"),
+        ({"ids": [f"cc3m_{IDS[1]}.jpg", f"cc12m_{IDS[2]}.jpg"]}, {}, {IDS[1]}, "exclude.ids"),
+        ({"urls": [f"http://a.org/{IDS[2]}"]}, {}, {IDS[2]}, "exclude.urls"),
+        ({"urls": ["http://b.org/x"]}, {IDS[3]: "http://b.org/x"}, {IDS[3]}, "exclude.urls"),
+        ({"hosts": ["b.org"]}, {IDS[3]: "http://img.B.org/x"}, {IDS[3]}, "exclude.hosts: b.org"),
+        ({"hosts": ["a.org"]}, {}, set(IDS), "exclude.hosts: a.org"),
+        ({"ids": [], "hosts": ["b.org"]}, {}, set(), ""),
+    ],
+)
+def test_what_a_list_names_is_not_released(lists, redirects, gone, detail):
+    groups = dict.fromkeys(IDS, "g")
+    done = plan(groups, tars=1, lists=lists, redirects=redirects)
+    assert set(done.table("plan")["sample_id"]) == set(done.table("samples")["sample_id"]) == set(IDS) - gone
+    assert done.table("plan")["position"].to_list() == list(range(len(IDS) - len(gone)))
+    assert set(done.left()) == gone
+    for key, left in done.left().items():
+        assert left == {
+            "step": "shard.plan", "source": "cc3m", "sample_id": key, "sha256": f"sha-{key}",
+            "reason": "shard.excluded", "class": "dropped", "detail": detail,
+        }  # fmt: skip
+    assert done.books["cc3m"].kept == len(IDS) - len(gone)
+
+
+def test_bytes_that_a_list_names_are_not_released_whichever_samples_have_them():
+    digests = {key: ("ab" if n < 2 else "cd") * 32 for n, key in enumerate(IDS)}
+    fetched = [{"sample_id": key, "tar": "i.tar", "sha256": digest} for key, digest in digests.items()]
+    fetched = [row | {"media_type": "jpeg", "length": 9} for row in fetched]
+    done = plan(dict.fromkeys(IDS, "g"), lists={"sha256": ["AB" * 32]}, fetched=fetched)
+    assert {key: left["detail"] for key, left in done.left().items()} == dict.fromkeys(IDS[:2], "exclude.sha256")
+    assert set(done.table("plan")["sample_id"]) == set(IDS[2:])
+
+
+def test_an_image_of_an_archive_is_named_by_its_released_name():
+    name = archived().row("plan", "a")["img_name"]
+    done = archived(lists={"ids": [name]})
+    assert done.reasons() == {"a": "shard.excluded"}
+    assert {frame.height for frame in done.parts("plan").values()} == {0}
+    assert archived(lists={"ids": [f"x{name}"]}).reasons() == {}
+
+
+@given(GROUPS, st.data())
+def test_a_takedown_changes_only_the_tars_it_takes_from(groups, data):
+    before = plan(groups)
+    gone = data.draw(st.sets(st.sampled_from(sorted(groups)))) if groups else set()
+    after = plan(groups, lists={"urls": [f"http://a.org/{key}" for key in gone]})
+    touched = {tar_of(before)[key] for key in gone}
+    assert set(after.parts("plan")) == set(before.parts("plan"))
+    for tar, frame in before.parts("plan").items():
+        left = frame.filter(~pl.col("sample_id").is_in(list(gone))).drop("position")
+        assert after.parts("plan")[tar].drop("position").equals(left)
+        assert after.parts("plan")[tar].equals(frame) == (tar not in touched)

@@ -1,0 +1,47 @@
+"""Scan of WIT, the Wikipedia-based image texts: gzipped TSV with a header line.
+
+It is TSV as a csv writer makes it, so unlike the other TSV metadata its fields are quoted where they hold a line break,
+a tab or a quote; descriptions of pages often do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from manifests.sources import SourceSpec
+from stages.filter.headers import header_line, missing
+from stages.filter.line_blocks import Reading
+from stages.filter.matcher import Matcher
+from stages.filter.quoted import scan_quoted, splitter
+from stages.filter.rows import MetadataError, Scan, resolve
+from stages.filter.streams import BLOCK_BYTES, name_of, unpacked
+from stages.filter.tsv import TAB
+
+
+def scan_wit(file: BinaryIO, spec: SourceSpec, matcher: Matcher, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Scan]:
+    """Scan a file of WIT for keywords, in all languages; `HITS.language` says which.
+
+    Args:
+        file: An open file of bytes, packed or not.
+        spec: The source.
+        matcher: The keywords.
+        block_bytes: Bytes read at a time; what is found does not depend on it.
+
+    Yields:
+        One scan a block, in file order. A row's position is its record, from 0, the header not counted.
+
+    Raises:
+        MetadataError: The file is damaged, or its header lacks a column that the source names.
+    """
+    name = name_of(file)
+    split = splitter(TAB)
+    columns, stream = header_line(unpacked(file, name), split, name)
+    wanted = [names for names in spec.columns.model_dump().values() if names] + [(text,) for text in spec.text]
+    if lacking := missing(columns, wanted):
+        raise MetadataError(
+            f"{name}: not a file of WIT, its header lacks {', '.join(lacking)}; its columns are {', '.join(columns)}. "
+            "Fetch the tsv.gz files of the source, or name its columns in the recipe."
+        )
+    reading = Reading(columns, resolve(spec, columns, name), matcher, split)
+    yield from scan_quoted(stream, TAB, reading, name, block_bytes)
