@@ -9,7 +9,9 @@ from typing import TypeAlias
 from manifests.ledger import RowCounts
 from manifests.manifest import Manifest
 from pipeline.line import LINE
-from pipeline.planner import Planner, StepPlan, lane_of_source
+from pipeline.planner import Planner
+from pipeline.plans import StepPlan
+from pipeline.upstream import lane_of_source
 from stages.step import Step
 
 Books: TypeAlias = Mapping[str, Mapping[str, RowCounts]]

@@ -89,7 +89,8 @@ def build(recipe: Recipe, store: Store, options: Options, say: Callable[[str], N
         locks = [stack.enter_context(Lock(store, s, recipe.run.lock_beat_s, say)) for s in _scopes(steps, options)]
         ensure_world(recipe, store, say)
         commits = CommitStore(store)
-        planner = Planner(recipe, store, commits, metadata_slices(recipe, store), retry_failed=options.retry_failed)
+        slices = metadata_slices(recipe, store, needed=options.selection.sources or None)
+        planner = Planner(recipe, store, commits, slices, retry_failed=options.retry_failed)
         if not _has_work(planner, steps, options.selection):
             if newest_recipe(store) != recipe:
                 RunFolder(store, recipe, options.arguments)
@@ -181,4 +182,5 @@ def _stopper(interrupts: Interrupts, time_limit_s: float) -> Callable[[], bool]:
 def planner_over(recipe: Recipe, store: Store, *, reading: bool = False) -> tuple[Planner, CommitStore]:
     """Return a planner over an existing workdir; ``reading``: for commands that look at what was made, wherever."""
     commits = CommitStore(store)
-    return Planner(recipe, store, commits, metadata_slices(recipe, store), reading=reading), commits
+    slices = metadata_slices(recipe, store, needed=() if reading else None)
+    return Planner(recipe, store, commits, slices, reading=reading), commits

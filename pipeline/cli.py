@@ -65,7 +65,7 @@ def run(
     with _one_line_errors():
         settings, store = _open(recipe, workdir, overrides)
         if plan:
-            code = show_plan(settings, store, stage, until)
+            code = show_plan(settings, store, stage, until, source or [])
         else:
             code = run_build(settings, store, stage, until, source or [], slice_, retry, ray_address, sys.argv[1:])
     raise typer.Exit(code)
@@ -94,6 +94,19 @@ def report(
     with _one_line_errors():
         settings, store = _open_existing(recipe, workdir, set_ or [])
         code = show_report(settings, store, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def sources(
+    recipe: RecipeOption = "", workdir: WorkdirOption = "", set_: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """List all sources: what each is, what was found of it, what is missing and where to get it."""
+    from pipeline.commands_read import show_sources
+
+    with _one_line_errors():
+        settings, store = _open_if_there(recipe, workdir, set_ or [])
+        code = show_sources(settings, store, as_json=as_json)
     raise typer.Exit(code)
 
 
@@ -215,7 +228,7 @@ def main() -> None:
 def _open(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
     from manifests.recipe_files import load_recipe
 
-    settings = load_recipe(recipe, overrides)
+    settings = load_recipe(recipe, _as_lists(overrides))
     return settings, _store(workdir or f"build/{settings.name}")
 
 
@@ -228,9 +241,39 @@ def _open_existing(recipe: str, workdir: str, overrides: list[str]) -> tuple[Rec
     store = _store(workdir or f"build/{load_recipe(recipe or 'mini').name}")
     read_workdir(store)
     settings = (None if recipe else newest_recipe(store)) or load_recipe(recipe or "mini")
-    settings = override_recipe(settings, overrides)
+    settings = override_recipe(settings, _as_lists(overrides))
     open_workdir(store, settings.name, create=False)
     return settings, store
+
+
+def _open_if_there(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
+    """Open a workdir for a look at what the recipe names; it need not be there."""
+    from manifests.recipe_files import load_recipe, override_recipe
+    from pipeline.runs import newest_recipe
+
+    default = load_recipe(recipe or "mini")
+    store = _store(workdir or f"build/{default.name}")
+    settings = (None if recipe else newest_recipe(store)) or default
+    return override_recipe(settings, _as_lists(overrides)), store
+
+
+def _as_lists(overrides: list[str]) -> list[str]:
+    """Return the overrides with one glob for a source's metadata written as the list that it stands for."""
+    import json
+    import re
+    import tomllib
+
+    written = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if re.fullmatch(r"sources\.\w+\.metadata", key.strip()):
+            try:
+                given = tomllib.loads(f"value = {value}")["value"]
+            except tomllib.TOMLDecodeError:  # a bare word, which may start as a list does: [ab]*.parquet
+                given = value.strip()
+            override = f"{key}={json.dumps([given])}" if isinstance(given, str) else override
+        written.append(override)
+    return written
 
 
 def _open_to_train(recipe: str, workdir: str, overrides: list[str], *, needs_build: bool) -> tuple[Recipe, Store]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -28,7 +28,7 @@ from stages.step import CorruptFileError
 _PIPE_WIDTH = 200
 
 
-def show_plan(recipe: Recipe, store: Store, stage: str, until: str) -> int:
+def show_plan(recipe: Recipe, store: Store, stage: str, until: str, sources: Collection[str] = ()) -> int:
     """Say what a run would do and why; nothing is created, not even the workdir."""
     try:
         steps = select(stage, until)
@@ -36,7 +36,7 @@ def show_plan(recipe: Recipe, store: Store, stage: str, until: str) -> int:
         raise UserError(str(error)) from error
     if read_workdir(store) is not None:
         open_workdir(store, recipe.name, create=False)
-    planner = _planner(recipe, store, remember=False)
+    planner = _planner(recipe, store, remember=False, needed=sources or None)
     if planner is None and recipe.world:
         _print([f"the {recipe.world.kind} world would be built first; then:"])
     _print(status_lines(read_status(planner, steps)))
@@ -45,7 +45,7 @@ def show_plan(recipe: Recipe, store: Store, stage: str, until: str) -> int:
 
 def show_status(recipe: Recipe, store: Store, *, as_json: bool) -> int:
     """Say what is done, what a run would do, and why."""
-    steps = read_status(_planner(recipe, store), LINE)
+    steps = read_status(_planner(recipe, store, needed=()), LINE)
     if as_json:
         _print_json(status_document(steps))
     else:
@@ -66,6 +66,19 @@ def show_report(recipe: Recipe, store: Store, *, as_json: bool) -> int:
     laws = report["laws"]
     broken = [law for law in laws if isinstance(law, dict) and law["ok"] is False] if isinstance(laws, list) else []
     return 4 if broken else 0
+
+
+def show_sources(recipe: Recipe, store: Store, *, as_json: bool) -> int:
+    """Tell of every source what it is, what was found of it, and what is missing."""
+    from pipeline.source_list import list_sources, sources_document
+    from pipeline.source_text import sources_lines
+
+    states = list_sources(recipe, store)
+    if as_json:
+        _print_json(sources_document(recipe, states))
+    else:
+        _print(sources_lines(recipe, states))
+    return 0
 
 
 def show_explanation(recipe: Recipe, store: Store, query: str, *, as_json: bool) -> int:
@@ -113,19 +126,27 @@ def _naming_verify() -> Iterator[None]:
         raise UserError(f"{error}; run `rs5m-build verify`, which sets it aside, then `rs5m-build run`") from error
 
 
-def _planner(recipe: Recipe, store: Store, *, remember: bool = True, reading: bool = False) -> Planner | None:
+def _planner(
+    recipe: Recipe,
+    store: Store,
+    *,
+    remember: bool = True,
+    reading: bool = False,
+    needed: Collection[str] | None = None,
+) -> Planner | None:
     """Return a planner, None before the world is built.
 
-    ``remember`` lets it keep file digests in the cache; ``reading`` takes commits as made, whatever made them.
+    ``remember`` lets it keep file digests in the cache; ``reading`` takes commits as made, whatever made them;
+    ``needed`` are the sources that must have files (`metadata_slices`).
     """
     if recipe.world and store.size("world/world.json") is None:
         return None
-    slices = metadata_slices(recipe, store, remember=remember)
+    slices = metadata_slices(recipe, store, remember=remember, needed=needed)
     return Planner(recipe, store, CommitStore(store), slices, reading=reading)
 
 
 def _existing(recipe: Recipe, store: Store) -> Planner:
-    planner = _planner(recipe, store, reading=True)
+    planner = _planner(recipe, store, reading=True, needed=())
     if planner is None:
         raise UserError(f"{store.uri}: its world is not built yet; run `rs5m-build run` first")
     return planner

@@ -109,7 +109,7 @@ def _counted(recipe: Recipe, store: Store, commits: CommitStore, found: Collecte
     if recipe.world and store.size("world/world.json") is None:
         found.kept_steps = commits.steps()
         return {name.path for step in commits.steps() for name in commits.step(step).all()}
-    planner = Planner(recipe, store, commits, metadata_slices(recipe, store), reading=True)
+    planner = Planner(recipe, store, commits, metadata_slices(recipe, store, needed=()), reading=True)
     stay: set[str] = set()
     for step in LINE:
         plan = planner.plan(step)

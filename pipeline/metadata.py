@@ -5,28 +5,25 @@ A metadata file, a range of a Parquet file's row groups, or a folder or archive 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from manifests.canonical import JsonValue
-from manifests.identity import file_digest
-from manifests.recipe import Recipe
+from manifests.recipe import Recipe, Source
 from manifests.recipe_files import RecipeError
-from manifests.sources import SourceSpec, load_sources
+from manifests.source_specs import enabled_specs, spec_params
+from manifests.sources import SourceSpec
 from manifests.store import Store
+from pipeline.companions import checked
+from pipeline.metadata_files import MetadataFile, MetadataFiles
 from stages.archives import folder_digest, kind_of, open_archive
 from stages.filter.archive_scan import no_images
-from stages.filter.parquet import row_groups
-from stages.filter.rows import MetadataError
 from stages.layouts import EXPECTED, find_frames
 from stages.members import ArchiveError
-from stages.uris import is_absolute, located, named, open_uri
+from stages.uris import Named, entry_of, is_absolute, listed
 
-PARTITION_ROWS = 4_000_000
+PARTITION_ROWS = 1_500_000
 """Rows after which a Parquet file is cut, at a row group's end: seconds of work, and little lost by a crash."""
-
-_CACHE = "cache/file-digests.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class Slice:
         partition: ``<source>-<digest 12>-<first row group>``, 0 for what has no row groups.
         source: Source key.
         digest: The file digest, or a folder's (`stages.archives.archive_digest`), 64 hex digits.
-        params: What the step is told.
+        params: What the step is told; ``problem`` if it is known already that nothing can be read, and why.
         attributes_digest: File digest of the source's attributes file, empty without one.
     """
 
@@ -47,103 +44,140 @@ class Slice:
     params: dict[str, JsonValue]
     attributes_digest: str
 
+    @property
+    def inputs(self) -> list[tuple[str, str, str]]:
+        """What its rows depend on, for its fingerprint: (kind, what, digest)."""
+        first, end = self.params.get("first_group"), self.params.get("end_group")
+        rows = f":{first}-{end}" if end is not None else ""
+        found = [("metadata", self.partition, f"{self.digest}{rows}")]
+        if self.attributes_digest:
+            found.append(("attributes", self.source, self.attributes_digest))
+        beside = self.params.get("beside")
+        for role, file in beside.items() if isinstance(beside, dict) else ():
+            found.append((f"beside:{role}", self.source, str(file["digest"]) if isinstance(file, dict) else ""))
+        return found
 
-def metadata_slices(recipe: Recipe, store: Store, *, remember: bool = True) -> list[Slice]:
+
+def metadata_slices(
+    recipe: Recipe, store: Store, *, remember: bool = True, needed: Collection[str] | None = None
+) -> list[Slice]:
     """Return the partitions of filter.match, sorted by name.
+
+    A file that is there and cannot be read is a partition that fails in its worker: the others go on.
 
     Args:
         recipe: Names the sources and their files.
         store: The workdir.
-        remember: Whether digests of files read for the first time go to the workdir's cache.
+        remember: Whether what is found out of files goes to the workdir's cache.
+        needed: Sources without which nothing can be done; None: all. Another one that names no file that is there is
+            a partition that stays undone.
 
     Raises:
-        RecipeError: If a source is unknown, has no metadata or no reader, a file or folder is missing or unreadable,
-            a folder holds no image of its source, or two files of one source have equal digests.
+        RecipeError: If a source is unknown, has no metadata, a file or folder is missing, a folder holds no image of
+            its source, a companion is missing, or two files of one source have equal digests.
     """
-    known, found = load_sources(), list[Slice]()
-    if not recipe.enabled_sources():
+    specs = enabled_specs(recipe)
+    if not specs:
         raise RecipeError('no source is enabled: set sources.NAME.metadata, e.g. sources.cc3m.metadata = ["cc3m.tsv"]')
-    digests = _Digests(store)
-    for key, source in recipe.enabled_sources().items():
-        spec = known.get(key)
-        if spec is None:
-            raise RecipeError(f"sources.{key}: no such source; known are {', '.join(known)}")
-        if not spec.readable:
-            raise RecipeError(
-                f"sources.{key}: its format ({spec.format}) has no reader yet; set sources.{key}.enabled=false"
-            )
-        if not source.metadata:
-            raise RecipeError(f"sources.{key}: no metadata is named; set sources.{key}.metadata or enabled=false")
-        found.extend(_of_source(spec, source.metadata, source.attributes, store, digests))
+    files, found = MetadataFiles(store), list[Slice]()
+    for key, spec in specs.items():
+        try:
+            found.extend(_of_source(spec, recipe.sources[key], store, files))
+        except RecipeError as error:
+            if needed is None or key in needed:
+                raise
+            told = {**spec_params(spec), "problem": str(error)}
+            found.append(Slice(f"{key}-unknown", key, "", told, ""))
     if remember:
-        digests.save()
+        files.save()
     return sorted(found, key=lambda item: item.partition)
 
 
-def _of_source(
-    spec: SourceSpec, patterns: list[str], attributes: str, store: Store, digests: _Digests
-) -> Iterator[Slice]:
-    attributes_digest = digests.of(attributes) if attributes else ""
-    by_digest: dict[str, str] = {}
-    for uri in [uri for pattern in patterns for uri in _expand(pattern, store, spec)]:
-        digest = _archive_digest(spec, uri, store, digests) if spec.is_archive else digests.of(uri)
-        if digest in by_digest:
-            raise RecipeError(f"sources.{spec.key}: {by_digest[digest]} and {uri} are the same file; name one of them")
-        by_digest[digest] = uri
-        if spec.is_archive:
-            told: dict[str, JsonValue] = {"source": spec.key, "uri": uri, "digest": digest, "attributes": attributes}
-            yield Slice(f"{spec.key}-{digest[:12]}-0", spec.key, digest, told, attributes_digest)
-            continue
-        for first, end, rows in _ranges(spec, uri, store):
-            params: dict[str, JsonValue] = {
-                "source": spec.key,
-                "uri": uri,
-                "digest": digest,
-                "first_group": first,
-                "end_group": end,
-                "rows": rows,
-                "attributes": attributes,
-            }
-            yield Slice(f"{spec.key}-{digest[:12]}-{first}", spec.key, digest, params, attributes_digest)
+def _of_source(spec: SourceSpec, source: Source, store: Store, files: MetadataFiles) -> list[Slice]:
+    if not source.metadata:
+        raise RecipeError(
+            f"sources.{spec.key}: no metadata is named; set sources.{spec.key}.metadata or enabled=false "
+            "(`rs5m-build sources` says what to get)"
+        )
+    attributes = ""
+    if source.attributes:
+        file = entry_of(store, source.attributes)
+        if file is None:
+            raise RecipeError(f"sources.{spec.key}.attributes: {source.attributes}: cannot be read: it is not there")
+        attributes = files.look([file])[0].digest
+    named = [file for pattern in source.metadata for file in _expand(pattern, store, spec)]
+    cut = _archives(spec, named, store, files) if spec.is_archive else _tables(spec, named, files)
+    return [
+        Slice(
+            f"{spec.key}-{digest[:12]}-{told.get('first_group', 0)}",
+            spec.key,
+            digest,
+            {**spec_params(spec), **told, "attributes": source.attributes},
+            attributes,
+        )
+        for digest, told in cut
+    ]
 
 
-def _expand(pattern: str, store: Store, spec: SourceSpec) -> list[str]:
+def _expand(pattern: str, store: Store, spec: SourceSpec) -> list[Named]:
     """Return the files or folders a pattern names, sorted; relative patterns are below the workdir."""
-    names = named(store, pattern)
-    if not names:
+    found = listed(store, pattern)
+    if not found:
         shown = pattern if is_absolute(pattern) else f"{store.uri}/{pattern}"
-        if spec.is_archive:
+        if spec.format in EXPECTED:
             raise RecipeError(
                 f"sources.{spec.key}.metadata: no folder or archive matches {shown}; it holds images in the layout "
                 f"{EXPECTED[spec.format]}"
             )
         raise RecipeError(f"sources.{spec.key}.metadata: no file matches {shown}")
-    return names
+    return found
 
 
-def _archive_digest(spec: SourceSpec, uri: str, store: Store, digests: _Digests) -> str:
-    """Return the digest of a folder or archive; a folder is listed, and must hold an image of its source."""
-    try:
-        if kind_of(store, uri) != "folder":
-            return digests.of(uri)
-        with open_archive(store, uri) as folder:
-            members = folder.members()
-            if not find_frames(spec.format, folder.name, (member.path for member in members)).any:
-                raise RecipeError(f"sources.{spec.key}.metadata: {no_images(uri, spec.format)}")
-            return folder_digest(members)
-    except (ArchiveError, OSError) as error:
-        raise RecipeError(f"sources.{spec.key}.metadata: {error}") from error
+def _tables(
+    spec: SourceSpec, named: Sequence[Named], files: MetadataFiles
+) -> Iterator[tuple[str, dict[str, JsonValue]]]:
+    """Yield (digest, what the step is told) of every partition of a source's files of rows."""
+    parquet = spec.format == "parquet"
+    for file in named:
+        if file.bytes is None:
+            raise RecipeError(f"sources.{spec.key}.metadata: {file.uri} cannot be read: it is a folder; name its files")
+    rows = checked(spec, named)
+    empty = [file.uri for file, _ in rows if file.bytes == 0]
+    whole = [(file, beside) for file, beside in rows if file.bytes != 0]
+    looked = files.look([file for file, _ in whole], parquet=parquet)
+    beside = list({file.uri: file for _, found in whole for file in found.values()}.values())
+    digests = {file.uri: said.digest for file, said in zip(beside, files.look(beside), strict=True)}
+    _refuse_copies(spec, [(file.uri, said.digest) for (file, _), said in zip(whole, looked, strict=True)])
+    for (file, companions), said in zip(whole, looked, strict=True):
+        told: dict[str, JsonValue] = {
+            "uri": file.uri,
+            "digest": said.digest,
+            "beside": {role: {"uri": f.uri, "digest": digests[f.uri]} for role, f in companions.items()},
+        }
+        if said.problem:
+            yield said.digest, {**told, "first_group": 0, "end_group": 0, "rows": None, "problem": said.problem}
+            continue
+        for first, end, count in _ranges(said) if parquet else [(0, 0, None)]:
+            yield said.digest, {**told, "first_group": first, "end_group": end, "rows": count}
+    if empty:
+        # All empty files are one file to a digest, and one partition that fails.
+        digest = files.look([file for file, _ in rows if file.bytes == 0][:1])[0].digest
+        problem = f"{', '.join(empty[:5])}{' ..' if len(empty) > 5 else ''}: empty, 0 bytes; fetch it again"
+        told = {"uri": empty[0], "digest": digest, "beside": {}, "first_group": 0, "end_group": 0, "rows": None}
+        yield digest, {**told, "problem": f"{problem}, or leave it out"}
 
 
-def _ranges(spec: SourceSpec, uri: str, store: Store) -> list[tuple[int, int, int | None]]:
-    """Return (first, end) row groups of each partition of a file and its rows, None where no footer tells."""
-    if spec.format != "parquet":
-        return [(0, 0, None)]
-    try:
-        with open_uri(store, uri) as file:
-            groups = row_groups(file)
-    except MetadataError as error:
-        raise RecipeError(f"sources.{spec.key}: {uri}: {error}; fetch the file again or leave it out") from error
+def _refuse_copies(spec: SourceSpec, digests: Sequence[tuple[str, str]]) -> None:
+    seen: dict[str, str] = {}
+    for uri, digest in digests:
+        if digest in seen:
+            raise RecipeError(f"sources.{spec.key}: {seen[digest]} and {uri} are the same file; name one of them")
+        seen[digest] = uri
+
+
+def _ranges(file: MetadataFile) -> list[tuple[int, int, int]]:
+    """Return (first, end) row groups of each partition of a Parquet file, and its rows."""
+    groups = file.groups or ()
     cuts, rows = [0], 0
     for index, group_rows in enumerate(groups):
         if rows and rows + group_rows > PARTITION_ROWS:
@@ -154,28 +188,33 @@ def _ranges(spec: SourceSpec, uri: str, store: Store) -> list[tuple[int, int, in
     return [(first, end, sum(groups[first:end])) for first, end in zip(cuts, ends, strict=True)]
 
 
-class _Digests:
-    """File digests, remembered in the cache by size and time of change so that whole files are hashed once."""
+def _archives(
+    spec: SourceSpec, named: Sequence[Named], store: Store, files: MetadataFiles
+) -> Iterator[tuple[str, dict[str, JsonValue]]]:
+    """Yield (digest, what the step is told) of every folder or archive of a source."""
+    try:
+        packed = [item for item in named if kind_of(store, item.uri) != "folder"]
+        digests = {item.uri: said.digest for item, said in zip(packed, files.look(packed), strict=True)}
+        digests |= {item.uri: _folder_digest(spec, item, store) for item in named if item.uri not in digests}
+    except ArchiveError as error:
+        raise RecipeError(f"sources.{spec.key}.metadata: {error}") from error
+    _refuse_copies(spec, [(item.uri, digests[item.uri]) for item in named])
+    for item in named:
+        yield digests[item.uri], {"uri": item.uri, "digest": digests[item.uri]}
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._new: dict[str, str] = {}
-        try:
-            self._known: dict[str, str] = dict(json.loads(store.read(_CACHE)))
-        except (OSError, ValueError, TypeError):
-            self._known = {}
 
-    def of(self, uri: str) -> str:
-        fs, path = located(self._store, uri)
-        try:
-            key = f"{uri} {fs.ukey(path)}"
-            if key not in self._known:
-                with fs.open(path, "rb") as file:
-                    self._known[key] = self._new[key] = file_digest(file)
-        except (OSError, NotImplementedError) as error:
-            raise RecipeError(f"{uri}: cannot be read: {error}") from error
-        return self._known[key]
-
-    def save(self) -> None:
-        if self._new:
-            self._store.replace(_CACHE, json.dumps(self._known, sort_keys=True).encode())
+def _folder_digest(spec: SourceSpec, item: Named, store: Store) -> str:
+    """Return the digest of a folder: it is listed, and must hold an image of its source."""
+    try:
+        if spec.format == "webdataset":
+            raise RecipeError(
+                f"sources.{spec.key}.metadata: {item.uri} is a folder; name its tars, e.g. {item.uri}/*.tar"
+            )
+        with open_archive(store, item.uri) as folder:
+            members = folder.members()
+            paths = (member.path for member in members)
+            if spec.format in EXPECTED and not find_frames(spec.format, folder.name, paths).any:
+                raise RecipeError(f"sources.{spec.key}.metadata: {no_images(item.uri, spec.format)}")
+            return folder_digest(members)
+    except (ArchiveError, OSError) as error:
+        raise RecipeError(f"sources.{spec.key}.metadata: {error}") from error

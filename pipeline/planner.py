@@ -3,85 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from dataclasses import replace
+from typing import cast
 
 from manifests.canonical import JsonValue
 from manifests.commits import CommitStore, StepCommits
 from manifests.fingerprint import Change, Parts, changes
-from manifests.manifest import LedgerReceipt, Manifest, Receipt
+from manifests.manifest import Manifest, Receipt
 from manifests.recipe import Recipe, Settings
-from manifests.sources import load_sources
+from manifests.source_specs import enabled_specs, spec_params
 from manifests.store import Store
 from pipeline.line import LINE, step_named
 from pipeline.metadata import Slice
+from pipeline.plans import PartitionPlan, State, StepPlan
 from pipeline.surroundings import Surroundings, with_batch
+from pipeline.upstream import damages, layout_of, located, may_hold, outputs_of
 from pipeline.worker import InputFile, Layout, PriorFiles
 from stages.encoder import resolve_device
 from stages.places import archive_source, lane
-from stages.step import Input, Step, StoredFile
-
-State = Literal["done", "open", "todo"]
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionPlan:
-    """One partition of a step.
-
-    Attributes:
-        parts: What its fingerprint is made of.
-        fingerprint: 32 hex digits.
-        inputs: The upstream files it reads.
-        params: What the step is told about it.
-        state: done: settled; open: committed with deferred rows; todo: no commit of this fingerprint.
-        manifest: The commit that counts, if there is one.
-        number: The pass that the next commit would be.
-        prior: Earlier commits whose rows may be taken over, the current one first.
-        why: What changed since the nearest earlier commit of this partition.
-    """
-
-    step: str
-    partition: str
-    parts: Parts
-    fingerprint: str
-    inputs: list[InputFile]
-    params: dict[str, JsonValue]
-    state: State
-    manifest: Manifest | None
-    number: int
-    prior: list[PriorFiles]
-    why: list[Change]
-
-    @property
-    def name(self) -> str:
-        """``<step>/<partition>``."""
-        return f"{self.step}/{self.partition}"
-
-
-@dataclass(slots=True)
-class StepPlan:
-    """All partitions of a step that can be told now.
-
-    Attributes:
-        names: All its partitions, those included whose inputs are not settled yet.
-        waiting: Upstream partitions, ``<step>/<partition>``, that must be settled first.
-        corrupt: Files that are gone or have another size than recorded.
-    """
-
-    step: Step
-    partitions: list[PartitionPlan] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    waiting: list[str] = field(default_factory=list)
-    corrupt: dict[str, str] = field(default_factory=dict)
-
-    def settled(self) -> dict[str, Manifest]:
-        """Return the manifests of settled partitions."""
-        return {p.partition: p.manifest for p in self.partitions if p.state == "done" and p.manifest}
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is missing."""
-        return not self.waiting and all(p.state == "done" for p in self.partitions)
+from stages.step import Step
 
 
 class Planner:
@@ -118,10 +58,10 @@ class Planner:
         self._retried: set[str] = set()
         self._receipts: dict[str, dict[str, Receipt]] = {}
         self._smaller: dict[str, int] = {}
-        self._archives = {
-            key: list[JsonValue](source.metadata)
-            for key, source in recipe.enabled_sources().items()
-            if lane_of_source(key) == "rs3"
+        self._archives: dict[str, dict[str, JsonValue]] = {
+            key: {**spec_params(spec), "archives": list[JsonValue](recipe.sources[key].metadata)}
+            for key, spec in enabled_specs(recipe).items()
+            if spec.is_archive
         }
 
     def plan(self, step: Step, *, fresh: bool = False) -> StepPlan:
@@ -202,7 +142,7 @@ class Planner:
         if not step.inputs:
             plan.names = [item.partition for item in self._slices]
             for item in self._slices:
-                yield item.partition, item.params, [], _slice_digests(item)
+                yield item.partition, item.params, [], item.inputs
             return
         upstream = {i.step: self.plan(step_named(i.step)) for i in step.inputs}
         waiting = list(dict.fromkeys(name for before in upstream.values() for name in self._unsettled(before)))
@@ -210,11 +150,11 @@ class Planner:
             plan.names = ["all"]
             plan.waiting = waiting
             if not waiting:
-                found = [_located(i, partition, r) for i in step.inputs for partition, r in _outputs(upstream, i)]
+                found = [located(i, partition, r) for i in step.inputs for partition, r in outputs_of(upstream, i)]
                 yield "all", {}, [f for f, _ in found], [d for _, d in found]
             return
         plan.waiting = waiting
-        given = sorted({p for wanted in step.rows_in for p, _ in _outputs(upstream, wanted) if lane(p) in step.lanes})
+        given = sorted({p for wanted in step.rows_in for p, _ in outputs_of(upstream, wanted) if lane(p) in step.lanes})
         coming = {
             p
             for wanted in step.rows_in
@@ -226,8 +166,8 @@ class Planner:
         for partition in given:
             found = []
             for wanted in step.inputs:
-                mine = [(p, r) for p, r in _outputs(upstream, wanted) if wanted.scope == "all" or p == partition]
-                found += [_located(wanted, p, r) for p, r in mine]
+                mine = [(p, r) for p, r in outputs_of(upstream, wanted) if wanted.scope == "all" or p == partition]
+                found += [located(wanted, p, r) for p, r in mine]
             yield partition, self._params(step, partition), [f for f, _ in found], [d for _, d in found]
 
     def _params(self, step: Step, partition: str) -> dict[str, JsonValue]:
@@ -236,11 +176,8 @@ class Planner:
         if not step.recording or source is None:
             return {}
         digests = sorted(item.digest for item in self._slices if item.source == source)
-        return {
-            "source": source,
-            "archives": self._archives.get(source, []),
-            "archive_digests": list[JsonValue](digests),
-        }
+        told = self._archives.get(source, {"source": source, "archives": []})
+        return {**told, "archive_digests": list[JsonValue](digests)}
 
     def _unsettled(self, before: StepPlan) -> list[str]:
         own = [p.name for p in before.partitions if p.state != "done" and p.name not in self._skip]
@@ -262,7 +199,7 @@ class Planner:
         manifest = self._commits.read(passes[-1]) if passes else None
         state: State = "todo"
         if manifest:
-            damaged = _damaged(manifest, sizes)
+            damaged = damages(manifest, sizes)
             corrupt |= damaged
             state = "todo" if damaged else ("open" if self._is_open(manifest) else "done")
         prior = self._prior(step, partition, parts, commits, manifest) if state != "done" and step.carries else []
@@ -302,7 +239,7 @@ class Planner:
         equal = [
             m
             for m in manifests
-            if m.row_fingerprint == wanted and (m.partition == partition or _may_hold(m, archive, layout))
+            if m.row_fingerprint == wanted and (m.partition == partition or may_hold(m, archive, layout))
         ]
         equal.sort(key=lambda m: (m is not current, m.partition != partition, m.partition, m.fingerprint))
         tables = set(step.outputs)
@@ -336,65 +273,3 @@ class Planner:
 def _on_this_machine(recipe: Recipe) -> dict[str, JsonValue]:
     """Return the settings with the device that ``auto`` stands for: the driver says it, so that all workers agree."""
     return recipe.flat() | {"run.device": resolve_device(recipe.run.device)}
-
-
-def _may_hold(manifest: Manifest, archive: str | None, layout: str) -> bool:
-    """Whether another partition's commit may hold rows of this one: parts of an archive may have been cut anew."""
-    if archive is not None:
-        return archive_source(manifest.partition) == archive
-    return layout_of(manifest).key != layout
-
-
-def lane_of_source(source: str) -> str:
-    """Return the lane of a source: its subset; pub11 for one that is not known."""
-    spec = load_sources().get(source)
-    return spec.subset if spec else "pub11"
-
-
-def layout_of(manifest: Manifest) -> Layout:
-    """Return the layout that a commit says it was made under; none for steps that do not say."""
-    layout = manifest.facts.get("layout")
-    if not isinstance(layout, dict):
-        return Layout(0, frozenset())
-    buckets, spread = layout.get("buckets"), layout.get("spread")
-    return Layout(
-        buckets if isinstance(buckets, int) else 0,
-        frozenset(str(host) for host in spread) if isinstance(spread, list) else frozenset(),
-    )
-
-
-def _slice_digests(item: Slice) -> list[tuple[str, str, str]]:
-    first, end = item.params.get("first_group"), item.params.get("end_group")
-    rows = f":{first}-{end}" if end is not None else ""
-    digests = [("metadata", item.partition, f"{item.digest}{rows}")]
-    return digests + ([("attributes", item.source, item.attributes_digest)] if item.attributes_digest else [])
-
-
-def _outputs(upstream: dict[str, StepPlan], wanted: Input) -> list[tuple[str, Receipt]]:
-    """Return (partition, receipt) of every settled output that an input names."""
-    return [
-        (output.partition or partition, output)
-        for partition, manifest in sorted(upstream[wanted.step].settled().items())
-        for output in manifest.outputs
-        if output.name == wanted.table and wanted.lane in ("", lane(output.partition or partition))
-    ]
-
-
-def _located(wanted: Input, partition: str, receipt: Receipt) -> tuple[InputFile, tuple[str, str, str]]:
-    stored = StoredFile(partition, receipt.path, receipt.sha256, receipt.bytes, receipt.rows)
-    first = step_named(wanted.step).outputs[0] == wanted.table
-    label = partition if first else f"{partition}:{wanted.table}"
-    return InputFile(wanted.step, wanted.table, stored), (wanted.step, label, receipt.rows_digest)
-
-
-def _damaged(manifest: Manifest, sizes: dict[str, int]) -> dict[str, str]:
-    """Return the files of a commit that are gone or have another size than recorded."""
-    found: dict[str, str] = {}
-    receipts: list[Receipt | LedgerReceipt] = [*manifest.outputs, manifest.ledger]
-    for receipt in receipts:
-        size = sizes.get(receipt.path)
-        if size is None:
-            found[receipt.path] = "is gone"
-        elif size != receipt.bytes:
-            found[receipt.path] = f"has {size} bytes, recorded are {receipt.bytes}"
-    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import polars as pl
@@ -17,7 +17,8 @@ from manifests.canonical import JsonValue
 from manifests.ledger import RowCounts, close_books, count_by_source, ledger_frame, to_counts
 from manifests.manifest import FORMAT
 from manifests.recipe import Recipe, Settings
-from manifests.sources import load_sources
+from manifests.source_specs import enabled_specs
+from manifests.sources import SourceSpec
 from manifests.store import Store
 from pipeline.books import read_books
 from pipeline.build import planner_over
@@ -103,7 +104,7 @@ def recut_document(recipe: Recipe, store: Store) -> dict[str, JsonValue]:
         "pool_rows": pool.web.height,
         "kept_rows": int(judged.rows["reason"].null_count()),
         "reasons": {reason: _rows_of(judged, reason) for reason in ("vlm", "detector", "no_score")},
-        "funnel": {subset: _table(subset, rows) for subset in _SUBSETS},
+        "funnel": {subset: _table(subset, rows, enabled_specs(recipe)) for subset in _SUBSETS},
         "heat_map": {
             "shares": list[JsonValue](SHARES),
             "rows": heat_map(exact(pool.web["vlm"]), exact(pool.web["detector"])).tolist(),
@@ -170,7 +171,7 @@ def _books(pool: Pool, judged: Judged) -> dict[str, RowCounts]:
 
 def _funnel(planner: Planner, recipe: Recipe, books: dict[str, RowCounts]) -> dict[str, FunnelRow]:
     """Return the funnel's rows by source, up to the cut and under its books."""
-    rows = funnel(read_books(planner) | {_CUT: books}, (s for s in load_sources() if s in recipe.enabled_sources()))
+    rows = funnel(read_books(planner) | {_CUT: books}, enabled_specs(recipe))
     return {source: replace(row, other=None, remain=_remain(row)) for source, row in rows.items()}
 
 
@@ -180,8 +181,7 @@ def _remain(row: FunnelRow) -> int | None:
     return row.download - sum(getattr(row, column) or 0 for column in REMOVED if column != "other")
 
 
-def _table(subset: str, rows: dict[str, FunnelRow]) -> JsonValue:
-    specs = load_sources()
+def _table(subset: str, rows: dict[str, FunnelRow], specs: Mapping[str, SourceSpec]) -> JsonValue:
     mine = {source: row for source, row in rows.items() if specs[source].subset == subset}
     listed: list[JsonValue] = [
         {"source": source, "name": specs[source].name, **asdict(row)} for source, row in mine.items()

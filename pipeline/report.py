@@ -10,12 +10,14 @@ from manifests.canonical import JsonValue
 from manifests.ledger import RowCounts
 from manifests.manifest import FORMAT, Manifest
 from manifests.recipe import Recipe
-from manifests.sources import Published, SourceSpec, load_sources
+from manifests.source_specs import enabled_specs
+from manifests.sources import Published, SourceSpec
 from manifests.store import Store
 from pipeline.books import Books, chain_holds, committed, ledger_closes, read_books
 from pipeline.funnel import FunnelRow, funnel, funnel_closes, total
 from pipeline.line import LINE
-from pipeline.planner import PartitionPlan, Planner, StepPlan
+from pipeline.planner import Planner
+from pipeline.plans import PartitionPlan, StepPlan
 from pipeline.worlds import world_facts
 
 SUBSETS = ("pub11", "rs3")
@@ -36,7 +38,7 @@ def make_report(recipe: Recipe, store: Store, planner: Planner) -> dict[str, Jso
         counts for each.
     """
     books = read_books(planner)
-    specs = {key: spec for key, spec in load_sources().items() if key in recipe.enabled_sources()}
+    specs = enabled_specs(recipe)
     rows = funnel(books, specs)
     plans = [planner.plan(step) for step in LINE]
     failed = _failed_last_time(store)
@@ -49,10 +51,16 @@ def make_report(recipe: Recipe, store: Store, planner: Planner) -> dict[str, Jso
         "steps": [line for plan in plans for line in _step(plan, books, failed)],
         "keywords": _keywords(committed(plans[0])),
         "facts": {plan.step.name: facts for plan in plans if (facts := _facts(committed(plan)))},
+        "unreadable": list[JsonValue](_unreadable(plans[0])),
         "staged": list[JsonValue](world_facts(store).get("staged", [])),
         "skip": list[JsonValue](recipe.run.skip),
         "laws": [asdict(law) for law in laws],
     }
+
+
+def _unreadable(plan: StepPlan) -> list[str]:
+    """Return what planning saw of metadata that is missing or cannot be read; its rows are in no count."""
+    return list(dict.fromkeys(str(p.params["problem"]) for p in plan.partitions if "problem" in p.params))
 
 
 def _is_complete(plan: StepPlan, recipe: Recipe) -> bool:

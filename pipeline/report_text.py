@@ -37,6 +37,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             _print_funnel(subset, table, console, with_published=with_published)
     _print_reasons(report, console)
     _print_keywords(report, console)
+    for problem in report.get("unreadable", []):
+        _say(console, f"not read, its rows are in no count: {problem}")
     for name in report["skip"]:
         _say(console, f"skipped by run.skip, its rows are in no later step: {name}")
     for line in report["staged"]:
@@ -87,11 +89,14 @@ def _in_order(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _print_keywords(report: Mapping[str, Any], console: Console) -> None:
     archives = {row["source"] for row in report["funnel"]["rs3"]["rows"]}  # their rows pass without a keyword
-    for source in dict.fromkeys(line["source"] for line in _in_order(report) if line["source"] not in archives):
+    sources = [s for s in dict.fromkeys(line["source"] for line in _in_order(report)) if s not in archives]
+    if sources:
+        _say(console, "keywords: candidates that each one matched, before repeated rows leave and before any cut")
+    for source in sources:
         counts = report["keywords"].get(source, {})
         first = ", ".join(f"{keyword} {rows:,}" for keyword, rows in list(counts.items())[:_KEYWORDS])
         more = f", and {len(counts) - _KEYWORDS} more" if len(counts) > _KEYWORDS else ""
-        _say(console, f"keywords of {source}: {first}{more}" if first else f"keywords of {source}: none")
+        _say(console, f"  {source}: {first}{more}" if first else f"  {source}: none")
 
 
 def _table(first: str, *columns: str) -> Table:

@@ -15,7 +15,8 @@ from manifests.store import Store
 from pipeline.events import Events
 from pipeline.executors.base import Executor, TaskFailure
 from pipeline.locks import Lock, LockHeldError
-from pipeline.planner import PartitionPlan, Planner, StepPlan
+from pipeline.planner import Planner
+from pipeline.plans import PartitionPlan, StepPlan
 from pipeline.release import before_write, sweep
 from pipeline.repair import set_aside
 from pipeline.worker import Outcome, TaskSpec

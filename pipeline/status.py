@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from manifests.canonical import JsonValue
 from manifests.fingerprint import Change
 from manifests.manifest import FORMAT
-from pipeline.planner import PartitionPlan, Planner, StepPlan
+from pipeline.planner import Planner
+from pipeline.plans import PartitionPlan, StepPlan
 from stages.step import Step
 
 _SHOWN = 3
@@ -21,8 +22,9 @@ class Why:
 
     Attributes:
         part: The part of the fingerprint that changed: inputs, recipe, code, models, pins, profile; ``new`` where no
-            earlier commit of the partition is there, ``corrupt`` where a file is not as recorded.
-        key: What changed in it; of inputs, the step whose rows differ.
+            earlier commit of the partition is there, ``corrupt`` where a file is not as recorded, ``unreadable`` where
+            planning saw that what it reads cannot be read.
+        key: What changed in it; of inputs, the step whose rows differ; of what is unreadable, what to do.
         was: The value before; null for inputs.
         now: The value now.
         partitions: How many partitions it concerns.
@@ -136,6 +138,8 @@ def _reasons(plan: StepPlan) -> list[Why]:
 def _why(partition: PartitionPlan) -> list[Why]:
     if partition.manifest:
         return []
+    if problem := partition.params.get("problem"):
+        return [Why("unreadable", str(problem), None, None, 0)]
     return [_of_change(change) for change in partition.why] or [Why("new", "", None, None, 0)]
 
 
@@ -156,6 +160,8 @@ def _in_words(why: Why) -> str:
             return "not run before"
         case "corrupt":
             return f"{why.key} {why.now}"
+        case "unreadable":
+            return why.key
         case "inputs":
             return f"rows of {why.key} changed"
         case "code":

@@ -91,7 +91,7 @@ def verify(recipe: Recipe, store: Store, say: Callable[[str], None]) -> Verifica
             found.undone = _set_aside(store, commits, found.corrupt)
             found.laws = [Law(name, None, "not checked: files are corrupted") for name in LAWS]
         else:
-            planner = Planner(recipe, store, commits, metadata_slices(recipe, store), reading=True)
+            planner = Planner(recipe, store, commits, metadata_slices(recipe, store, needed=()), reading=True)
             found.laws = _laws(recipe, store, planner, checked)
     return found
 

@@ -13,7 +13,8 @@ from manifests.schemas import LEDGER, TableSpec
 from manifests.store import Store
 from pipeline.books import Books, Law, committed, law
 from pipeline.line import LINE, step_named
-from pipeline.planner import PartitionPlan, Planner
+from pipeline.planner import Planner
+from pipeline.plans import PartitionPlan
 from pipeline.table_scan import scan, spec_of
 from pipeline.worker import table_of
 from stages.step import Step

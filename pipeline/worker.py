@@ -18,6 +18,7 @@ from manifests.schemas import LEDGER, TABLES, TableSpec
 from manifests.store import Store
 from manifests.tables import empty_frame, file_sha256, read_table, write_table
 from pipeline.line import step_named
+from stages.filter.rows import MetadataError
 from stages.places import archive_source, partitions_of
 from stages.step import CorruptFileError, ModelMissingError, Output, PriorCommit, Step, StoredFile, Task
 
@@ -94,8 +95,11 @@ def run_task(store: Store, spec: TaskSpec) -> Outcome:
     """Run one task to its receipts; whatever the step raises goes up.
 
     Raises:
+        MetadataError: If planning saw that what the task is to read cannot be read.
         ModelMissingError: If this worker's models, pinned inputs or library versions are not the driver's.
     """
+    if problem := spec.params.get("problem"):  # planning saw it, and the partition fails as any other does
+        raise MetadataError(str(problem))
     step = step_named(spec.step)
     _check_surroundings(step, spec)
     with tempfile.TemporaryDirectory(prefix="rs5m-", dir=spec.scratch or None) as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -13,6 +14,7 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 from manifests.store import Store
 from pipeline.executors.attempt import attempt, describe, late
 from pipeline.executors.base import Finished, TaskFailure
+from pipeline.executors.threads import ENVIRONMENT, use_one_thread
 from pipeline.worker import TaskSpec
 
 # Workers ignore SIGTERM, with which the pool asks them to end before it kills them: it need not wait for an answer.
@@ -28,8 +30,11 @@ class Processes:
         self.capacity = self.gpu_capacity = workers
         self._store = store
         self._deadline_s = deadline_s
+        # Workers are spawned when tasks come, and again where one died: they find this for as long as the pool lives.
+        self._before = {name: os.environ.get(name) for name in ENVIRONMENT}
+        os.environ.update(ENVIRONMENT)
         self._pool = ProcessPool(
-            max_workers=workers, context=multiprocessing.get_context("spawn"), initializer=_leave_signals_to_the_driver
+            max_workers=workers, context=multiprocessing.get_context("spawn"), initializer=_set_up_worker
         )
         self._running: dict[Future[Finished], tuple[TaskSpec, float]] = {}
 
@@ -51,6 +56,11 @@ class Processes:
         else:
             self._pool.close()
         self._pool.join()
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
     def _result(self, future: Future[Finished]) -> Finished:
         spec, start = self._running.pop(future)
@@ -71,6 +81,11 @@ def _attempt(uri: str, options: dict[str, Any], spec: TaskSpec) -> Finished:
     if store is None:
         store = _STORES[uri] = Store(uri, options)
     return attempt(store, spec)
+
+
+def _set_up_worker() -> None:
+    use_one_thread()
+    _leave_signals_to_the_driver()
 
 
 def _leave_signals_to_the_driver() -> None:

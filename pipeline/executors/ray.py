@@ -28,6 +28,7 @@ from pipeline.code_digest import code_digest, copy_code
 from pipeline.errors import UserError
 from pipeline.executors.attempt import attempt, describe, late
 from pipeline.executors.base import Finished, TaskFailure, needs_gpu
+from pipeline.executors.threads import ENVIRONMENT, use_one_thread
 from pipeline.worker import TaskSpec
 
 _OBJECT_STORE_BYTES = 128 << 20  # image bytes never travel through Ray: a small object store is enough
@@ -62,7 +63,7 @@ class RayTasks:
             ray.init(
                 logging_level=logging.ERROR,
                 log_to_driver=False,
-                runtime_env={"working_dir": str(self._code)},
+                runtime_env={"working_dir": str(self._code), "env_vars": dict(ENVIRONMENT)},
                 **started,
             )
         self.capacity = workers or int(ray.cluster_resources().get("CPU", 1))
@@ -145,6 +146,7 @@ def _attempt(uri: str, options: dict[str, Any], digest: str, spec: TaskSpec) -> 
             f"{spec.name}: this worker would run other code ({code_digest()[:12]}) than the driver ({digest[:12]})"
         )
         return Finished(spec, TaskFailure("error", message), 0.0)
+    use_one_thread()
     store = _STORES.get(uri)
     if store is None:
         store = _STORES[uri] = Store(uri, options)

@@ -11,7 +11,7 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from PIL import Image, TiffImagePlugin
 
 from manifests.identity import draw
 from pipeline.world.draft import Draft, Picture, Row
+from pipeline.world.grounds import Ground
 from pipeline.world.images import Encoded, encode
 
 Reflectances = NDArray[np.uint16]
@@ -33,35 +34,6 @@ NO_COUNTRY = "XXX"
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _CUT_SHARE = 0.6
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """Where a location of the fMoW-like folder lies.
-
-    Attributes:
-        country: Three letters, as fMoW writes them.
-        utm: Zone and band.
-        west: Degrees of the sidecar's outline.
-        south: See west.
-        east: See west.
-        north: See west.
-        gsd_m: Metres a pixel.
-    """
-
-    country: str
-    utm: str
-    west: float
-    south: float
-    east: float
-    north: float
-    gsd_m: float
-
-    @property
-    def outline(self) -> str:
-        """The outline as fMoW writes it: a closed polygon in well-known text, longitude before latitude."""
-        corners = [(self.west, self.north), (self.east, self.north), (self.east, self.south), (self.west, self.south)]
-        return "POLYGON ((" + ", ".join(f"{lon} {lat}" for lon, lat in (*corners, corners[0])) + "))"
 
 
 def add_fmow(draft: Draft, label: str, number: int, picture: Picture, ground: Ground, *, boxes: bool = True) -> None:

@@ -10,8 +10,9 @@ from pipeline.world import mini, nano
 from pipeline.world.archive_files import packed
 from pipeline.world.edition import EDITION
 from pipeline.world.errors import WorldError
-from pipeline.world.metadata import attributes_file, metadata_file, parquet_bytes, placed
+from pipeline.world.metadata import attributes_file, metadata_files, placed
 from pipeline.world.notice import notice
+from pipeline.world.parquet_layouts import parquet_bytes
 from pipeline.world.truth import truth_table
 from pipeline.world.wheels import fetch_wheels, wheel_cache
 
@@ -40,7 +41,7 @@ def build_world(kind: Kind, folder: Path, say: Callable[[str], None]) -> None:
         files = dict(draft.files)
         rows = placed(draft.clustered())
         for name, part in rows.items():
-            files[name] = metadata_file(name.split("/")[1], part)
+            files |= metadata_files(name, part)
         files |= {name: packed(name, members) for name, members in draft.members.items()}
         files["metadata/attributes.parquet"] = attributes_file(draft.attributes)
         truth = truth_table(rows | draft.images_of_archives())

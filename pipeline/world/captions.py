@@ -139,6 +139,16 @@ PICTURES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+FOREIGN: tuple[tuple[str, str], ...] = (
+    ("fr", "Le Grand Lac Sal\u00e9 et ses environs, Utah, vus par Landsat 7"),
+    ("de", "Landsat-7-Aufnahme der Gegend um den Gro\u00dfen Salzsee, Utah"),
+    ("es", "Alrededores del Gran Lago Salado, Utah, imagen de Landsat 7"),
+    ("it", "Utah visto da Landsat 7, bande 3, 2, 1"),
+    ("fr", "La r\u00e9gion du Grand Lac Sal\u00e9, bandes 3, 2, 1 de Landsat 7 (USGS)"),
+    ("pt", "Utah em cores naturais, sat\u00e9lite Landsat 7"),
+)
+"""True of every tile of the Landsat scene of Utah, with a keyword, in another language than English."""
+
 
 def sentences(tile: Tile) -> tuple[str, ...]:
     """Return the true sentences about a tile, each with a keyword."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from manifests.identity import draw
 from pipeline.world.images import Encoded
 
-SOURCES = ("laion2b", "laion400m", "laioncoco", "coyo700m", "cc3m", "cc12m")
-"""Keys of the web sources, in the order of the truth table; those of archives follow."""
+TABLES = ("laion2b", "laion400m", "laioncoco", "coyo700m", "cc3m", "cc12m")
+"""Keys of the web sources that publish tables of urls and texts; a picture is published first in one of these."""
+
+SOURCES = (*TABLES, "wit", "yfcc14m", "redcaps", "sbu", "vg")
+"""Keys of all web sources, in the order of the truth table; those of archives follow."""
 
 Parameter = str | int | float | bool
 Route = dict[str, Parameter]
@@ -59,8 +63,11 @@ class Row:
         proof: url, bytes or near: how the row repeats its picture's first row; None for the first row.
         cluster: Name of the copies it belongs to.
         staged: What is staged about it, in words.
-        raw: The line as written, for TSV lines that cannot be read.
+        raw: What is written in the row's place where it cannot be read: a line, or a JSON value.
         ordinal: Tells apart rows that are equal in everything published.
+        said: What only the source's own layout has a place for: ``language`` (WIT), ``labels`` (CC3M: name, MID and
+            probability of each), ``taken``, ``lon``, ``lat``, ``device``, ``tags``, ``photo_id`` (YFCC).
+        passed_over: Whether it is a record of YFCC100M that the subset does not list: no row of the source.
     """
 
     source: str
@@ -75,6 +82,13 @@ class Row:
     staged: str | None = None
     raw: bytes | None = None
     ordinal: int = 0
+    said: Mapping[str, Any] = field(default_factory=dict)
+    passed_over: bool = False
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it stands in CC3M's file with labels."""
+        return "labels" in self.said
 
     @property
     def fetched(self) -> bool:
@@ -122,7 +136,16 @@ class Draft:
         """Give the licence, credit and group of what ``url`` shows."""
         self.attributes[url] = (picture.licence, picture.credit, picture.group)
 
-    def add(self, picture: Picture, image: Encoded, source: str, url: str, turn: int, **truth: str | None) -> Row:
+    def add(
+        self,
+        picture: Picture,
+        image: Encoded,
+        source: str,
+        url: str,
+        turn: int,
+        said: Mapping[str, Any] | None = None,
+        **truth: str | None,
+    ) -> Row:
         """Add a row that shows ``picture``; ``turn`` chooses among its sentences.
 
         Args:
@@ -131,6 +154,7 @@ class Draft:
             source: Source key.
             url: The row's url.
             turn: 0, 1, ..: which sentence.
+            said: What the source says beside url and texts.
             truth: expected, proof, staged where they differ from a plain released row.
         """
         arrived = "released" if picture.kind in ("tile", "texture") else "outlier"
@@ -144,6 +168,7 @@ class Draft:
             image=image,
             proof=truth.get("proof"),
             staged=truth.get("staged"),
+            said=said or {},
         )
         self.describe(url, picture)
         self.rows.append(row)
@@ -165,10 +190,30 @@ class Draft:
 
 
 def texts_for(source: str, sentences: tuple[str, ...], turn: int) -> tuple[str, ...]:
-    """Return the published text fields of a row: one, or for LAION-COCO the top caption and then all captions."""
+    """Return the published text fields of a row.
+
+    LAION-COCO: the top caption, then all captions. WIT: reference, attribution, alternative text. YFCC: title and
+    description. Visual Genome: phrases. RedCaps: the cleaned caption, which is lower case. The others have one text.
+
+    Args:
+        source: Source key.
+        sentences: What may be said.
+        turn: 0, 1, ..: which sentence comes first, and which fields stay empty.
+    """
     turn %= len(sentences)
     turned = sentences[turn:] + sentences[:turn]
-    return (turned[0], *turned) if source == "laioncoco" else turned[:1]
+    match source:
+        case "laioncoco":
+            return (turned[0], *turned)
+        case "wit":
+            return ("", f"English: {turned[0]}", "") if turn else (turned[0], "", turned[-1])
+        case "yfcc14m":
+            return (turned[-1], turned[0]) if turn else (turned[0], "")
+        case "redcaps":
+            return (turned[0].lower(),)
+        case "vg":
+            return tuple(text.lower() for text in turned[:2])
+    return turned[:1]
 
 
 def choose(options: Iterable[str], *key: str | int) -> str:

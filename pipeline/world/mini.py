@@ -1,10 +1,12 @@
-"""The mini world: about 3,000 rows of six web sources and three archives, over real imagery and other pictures."""
+"""The mini world: about 3,300 rows of eleven web sources and three archives, over real imagery and other pictures."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.world.captions import FOREIGN
 from pipeline.world.copies import NearCopies, distinct
 from pipeline.world.draft import Draft, Row
+from pipeline.world.grounds import camera_note
 from pipeline.world.mini_archives import add_archives
 from pipeline.world.pictures import other_pictures, tile_pictures
 from pipeline.world.plain import plain_rows
@@ -21,6 +23,7 @@ from pipeline.world.publish import (
     repeat_rows,
     weighted_source,
 )
+from pipeline.world.small_sources import Amount, Plan, add_small_sources
 
 _PLAIN_ROWS = {"laion2b": 780, "laion400m": 190, "laioncoco": 400, "coyo700m": 300, "cc3m": 110, "cc12m": 150}
 _FAILURES = {
@@ -28,15 +31,32 @@ _FAILURES = {
     "too_large_undeclared": 1, "short_body": 2, "always500": 3, "reset": 3, "drip": 2, "refuses": 4, "nowhere": 3,
     "empty": 3, "truncated_file": 5, "huge_pixels": 1,
 }  # fmt: skip
+_SMALL = Plan(
+    amounts={
+        "yfcc14m": Amount(alone=3, shared=12, plain=36),
+        "wit": Amount(alone=3, shared=14, plain=46),
+        "redcaps": Amount(alone=3, shared=9, plain=36),
+        "sbu": Amount(alone=2, shared=4, plain=22),
+        "vg": Amount(alone=2, shared=2, plain=16),
+        "cc3m": Amount(alone=1, shared=5, plain=10),
+    },
+    failures={"404": 5, "410": 1, "html": 1, "truncated_file": 1, "reset": 1},
+    foreign=FOREIGN,
+    note=camera_note,
+    passed_over=8,
+    long_text=True,
+)
 _SPELLINGS: dict[int, Spelling] = {0: "fragment", 24: "upper"}
 _BEHAVIOURS = {8: "flaky", 13: "flaky429", 21: "slow", 34: "redirect"}
 
 STAGED = (
     "every url, host, caption and number other than size and position was made for this world",
     "the web behind the urls is one server on this machine",
-    "which source names a picture is invented; files have the published column layouts of the six sources",
+    "which source names a picture is invented; files have the published layouts of the eleven sources",
     "texts beside photographs, prints, drawn maps and synthetic pictures are invented false positives",
     "copies (same url, same bytes, re-encoded, resized) and failing urls are staged, as truth.parquet says row by row",
+    "records of the YFCC-like source tell true positions; times but the drone's, and all else they say, are invented",
+    "labels in CC3M's layout are true of tiles; MIDs and probabilities are invented",
     "drawn maps (etopo1, shadedrelief, dem) are made from elevation data, synthetic pictures by formula: no imagery",
     "archives/fmow and archives/millionaid.zip hold tiles of this world in those sets' layouts, no image of theirs",
     "in fMoW-like sidecars class, country, outline are true unless truth.parquet says otherwise; the rest is invented",
@@ -75,6 +95,7 @@ def draft_mini(wheel_paths: dict[str, Path], say: Callable[[str], None]) -> Draf
     add_refused_rows(draft, jpegs[0].texts, long_text=True)
     add_stray_quote(draft, "cc12m")
     repeat_rows(draft, ("laion2b", "cc3m"))
+    add_small_sources(draft, _SMALL, jpegs)
     add_archives(draft, pictures, wheel_paths)
     for source, count in _PLAIN_ROWS.items():
         draft.rows += plain_rows(source, count)

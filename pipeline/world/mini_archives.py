@@ -14,7 +14,6 @@ from pipeline.world.archive_files import (
     BANDS,
     MILLIONAID,
     NO_COUNTRY,
-    Ground,
     add_fmow,
     add_millionaid,
     add_millionaid_failures,
@@ -24,16 +23,12 @@ from pipeline.world.archive_files import (
 from pipeline.world.captions import SENTENCES
 from pipeline.world.draft import Draft, Picture
 from pipeline.world.errors import WorldError
+from pipeline.world.grounds import YELL1, YELL2, lake_ground
 from pipeline.world.scenes import scene_bytes, scenes
 
-# Outlines of the 1 km tiles of two NEON scenes (scenes.toml); those of the lake are its own pixels'.
-_YELL1 = Ground("USA", "12T", -110.48029, 44.94525, -110.46753, 44.9542, 0.1)
-_YELL2 = Ground("USA", "12T", -110.64502, 44.95488, -110.63228, 44.96385, 0.1)
-_PARKS = (("yell1", _YELL1, 4), ("yell2", _YELL2, 4))
+_PARKS = (("yell1", YELL1, 4), ("yell2", YELL2, 4))
 _LAKES = 4
 _LAKE_CLASSES = ("salt_lake_water", "salt_lake_shore")
-# The Landsat scene is plate carree: its upper left corner and degrees a pixel.
-_LAKE_WEST, _LAKE_NORTH, _LAKE_DEGREES, _LAKE_GSD_M, _TILE_PX = -112.909, 41.006, 0.000269, 30.0, 256
 _NO_BOXES, _NO_COUNTRY = ("lake_or_pond", 3), ("park", 7)
 _MILLIONAID = (("awpe", 5), ("sfbay", 6), ("bahamas", 3), ("bmng", 8), ("rmnp", 2))
 _ARCHIVE = f"{MILLIONAID}.zip"
@@ -60,7 +55,7 @@ def add_archives(draft: Draft, pictures: Sequence[Picture], wheel_paths: dict[st
     parks = [(picture, ground) for scene, ground, count in _PARKS for picture in _spread(of_scene[scene], count)]
     water = {text for kind in _LAKE_CLASSES for text in SENTENCES[kind]}
     shown = [picture for picture in of_scene["slc_rgb"] if water & set(picture.texts)]
-    lakes = [(picture, _lake_ground(picture)) for picture in _spread(shown, _LAKES)]
+    lakes = [(picture, lake_ground(picture)) for picture in _spread(shown, _LAKES)]
     for label, locations in (("park", parks), ("lake_or_pond", lakes)):
         for number, (picture, ground) in enumerate(locations):
             place = (label, number)
@@ -73,15 +68,6 @@ def add_archives(draft: Draft, pictures: Sequence[Picture], wheel_paths: dict[st
             add_millionaid(draft, _ARCHIVE, number, picture)
     add_millionaid_failures(draft, _ARCHIVE, number + 1, of_scene["sfbay"][-1].image)
     _add_patches(draft, wheel_paths)
-
-
-def _lake_ground(picture: Picture) -> Ground:
-    """Return where a tile of the Landsat scene lies, by the corner in its name."""
-    y, x = (int(part) for part in picture.name.split("-")[-2:])
-    west, north = _LAKE_WEST + x * _LAKE_DEGREES, _LAKE_NORTH - y * _LAKE_DEGREES
-    side = _TILE_PX * _LAKE_DEGREES
-    west, south, east, north = (round(degrees, 6) for degrees in (west, north - side, west + side, north))
-    return Ground("USA", "12T", west, south, east, north, _LAKE_GSD_M)
 
 
 def _spread(pictures: Sequence[Picture], count: int) -> Iterator[Picture]:

@@ -1,11 +1,10 @@
-"""The nano world: about 80 rows over generated textures, no download, built in a second; laws are tested on it."""
+"""The nano world: about 130 rows over generated textures, no download, built in a second; laws are tested on it."""
 
 import numpy as np
 
 from manifests.identity import draw
 from pipeline.world.archive_files import (
     MILLIONAID,
-    Ground,
     Reflectances,
     add_fmow,
     add_millionaid,
@@ -14,8 +13,9 @@ from pipeline.world.archive_files import (
     patch_files,
 )
 from pipeline.world.copies import NearCopies, distinct
-from pipeline.world.draft import SOURCES, Draft, Picture
+from pipeline.world.draft import TABLES, Draft, Picture
 from pipeline.world.drawings import texture
+from pipeline.world.grounds import Ground
 from pipeline.world.images import Format, encode
 from pipeline.world.plain import plain_rows
 from pipeline.world.publish import (
@@ -28,6 +28,7 @@ from pipeline.world.publish import (
     publish_url_again,
     repeat_rows,
 )
+from pipeline.world.small_sources import SMALL, Amount, Plan, add_small_sources
 
 _PICTURES = 20
 _SENTENCES = (
@@ -48,6 +49,15 @@ _PATCHES = ("S2A_MSIL2A_20170613T101031_1_2", "S2A_MSIL2A_20171221T112501_3_4", 
 _PATCH_SIDE = 24
 _GROUND = Ground("FRA", "31T", 2.0, 47.0, 2.01, 47.01, 0.5)
 
+_SMALL = Plan(
+    amounts={source: Amount(alone=int(source == "yfcc14m"), shared=2, plain=2) for source in SMALL},
+    failures={"404": 5},
+    foreign=(("de", "Landsat-Aufnahme, die eine Formel ist"),),
+    note=lambda _: {"lon": "2.35", "lat": "48.85", "taken": "2017-06-13 10:10:31.0", "device": "Invented Camera 2"},
+    passed_over=2,
+    long_text=False,
+)
+
 STAGED = (
     "every image is a generated texture; nothing in this world is a photograph",
     "every caption, url, host and number is invented",
@@ -63,7 +73,7 @@ def draft_nano() -> Draft:
     pictures = distinct([_picture(number) for number in range(_PICTURES)])
     copies = NearCopies(pictures)
     for number, picture in enumerate(pictures):
-        source = SOURCES[number % len(SOURCES)]
+        source = TABLES[number % len(TABLES)]
         first = publish(draft, picture, source, _BEHAVIOURS.get(number, "ok"))
         other = other_source((source,), picture.name)
         match number % 5:
@@ -81,8 +91,9 @@ def draft_nano() -> Draft:
     publish_failures(draft, _FAILURES, jpegs)
     add_refused_rows(draft, tuple(text.format(0) for text in _SENTENCES), long_text=False)
     repeat_rows(draft, ("laion2b", "cc3m"))
+    add_small_sources(draft, _SMALL, jpegs)
     _add_archives(draft)
-    for source in SOURCES:
+    for source in TABLES:
         draft.rows += plain_rows(source, 2)
     return draft
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from pipeline.world.behaviours import EXPECTED, STAGED, serve_failure
-from pipeline.world.draft import SOURCES, Draft, Picture, Row, choose, texts_for
+from pipeline.world.draft import TABLES, Draft, Picture, Row, choose, texts_for
 from pipeline.world.images import Encoded
 
 HOSTS = (
@@ -85,19 +85,26 @@ def publish_near(draft: Draft, first: Row, copy: Encoded, variant: str, source: 
     draft.add(picture, copy, source, url, turn, proof="near", staged=how)
 
 
-def publish_failures(draft: Draft, counts: Mapping[str, int], pictures: list[Picture]) -> None:
+def publish_failures(
+    draft: Draft,
+    counts: Mapping[str, int],
+    pictures: list[Picture],
+    sources: tuple[str, ...] = TABLES,
+    number: int = 0,
+) -> None:
     """Stage urls that fail.
 
     Args:
         draft: The world.
         counts: How many of each behaviour.
         pictures: JPEG pictures of the world, whose sentences stand beside the dead urls.
+        sources: Whose metadata name them, in turn.
+        number: Of the first; no other may have it.
     """
-    number = 0
     for behaviour, count in counts.items():
         for _ in range(count):
             picture = pictures[number * 7 % len(pictures)]
-            host, source = choose(HOSTS, "fail", number), SOURCES[number % len(SOURCES)]
+            host, source = choose(HOSTS, "fail", number), sources[number % len(sources)]
             url = serve_failure(draft, behaviour, host, number, picture.file)
             texts = texts_for(source, picture.texts, number)
             row = Row(source, url, texts, True, EXPECTED[behaviour], staged=STAGED[behaviour])
@@ -119,10 +126,14 @@ def add_refused_rows(draft: Draft, sentences: tuple[str, ...], long_text: bool) 
     for source in ("laion2b", "coyo700m"):
         texts = texts_for(source, sentences, 0)
         draft.rows.append(Row(source, None, texts, True, "filter.no_url", staged="no url"))
-    for source in ("laion400m", "cc12m"):
-        texts = texts_for(source, sentences, 1)
-        url = f"cdn.rs5m.test/no-scheme/{source}.jpg"
-        draft.rows.append(Row(source, url, texts, True, "filter.bad_url", staged="a url without a scheme"))
+    urls = (
+        ("laion400m", "cdn.rs5m.test/no-scheme/laion400m.jpg", "a url without a scheme"),
+        ("cc12m", "cdn.rs5m.test/no-scheme/cc12m.jpg", "a url without a scheme"),
+        ("laioncoco", "javascript:void(0)", "a url that is a script"),
+        ("coyo700m", "http:///no-host.jpg", "a url without a host"),
+    )
+    for source, url, staged in urls:
+        draft.rows.append(Row(source, url, texts_for(source, sentences, 1), True, "filter.bad_url", staged=staged))
     for source in ("laion2b", "coyo700m"):
         url = f"http://cdn.rs5m.test/no-text/{source}.jpg"
         draft.rows.append(Row(source, url, (), False, "filter.no_keyword", staged="null text"))
@@ -154,8 +165,8 @@ def add_stray_quote(draft: Draft, source: str) -> None:
 
 
 def other_source(taken: tuple[str, ...], *key: str | int) -> str:
-    """Choose a source, by key, that is not in ``taken``."""
-    return choose((source for source in SOURCES if source not in taken), "other", *key)
+    """Choose one of `TABLES`, by key, that is not in ``taken``."""
+    return choose((source for source in TABLES if source not in taken), "other", *key)
 
 
 def weighted_source(*key: str | int) -> str:

@@ -14,7 +14,8 @@ TRUTH = pa.schema(
         pa.field(
             "file", pa.string(), nullable=False
         ),  # relative to the world's folder; or a folder or archive of images
-        pa.field("row", pa.int64(), nullable=False),  # from 0; for TSV the line, for archives the image, sorted by path
+        # From 0: for TSV the record after the header, for JSON the entry, for archives the image, sorted by path.
+        pa.field("row", pa.int64(), nullable=False),
         pa.field("url", pa.string()),  # as published; of an image in an archive its place in the official set
         pa.field("text", pa.list_(pa.string()), nullable=False),  # published text fields in the source's order
         pa.field("keyword", pa.bool_(), nullable=False),  # whether the text matches the lexicon
@@ -33,13 +34,19 @@ TRUTH = pa.schema(
 
 
 def truth_table(files: Mapping[str, Sequence[Row]]) -> pa.Table:
-    """Return the truth about the rows of all metadata files.
+    """Return the truth about the rows of all metadata files; a record that its source does not list is no row.
 
     Args:
         files: Rows in order, by file relative to the world.
     """
     return pa.Table.from_pylist(
-        [_truth(file, number, row) for file, rows in files.items() for number, row in enumerate(rows)], TRUTH
+        [
+            _truth(file, number, row)
+            for file, rows in files.items()
+            for number, row in enumerate(rows)
+            if not row.passed_over
+        ],
+        TRUTH,
     )
 
 

@@ -73,7 +73,7 @@ def _recipe(folder: Path, text: str, name: str = "mine.toml") -> str:
         (("run", "--slice", "4/4"), ("--slice '4/4'", "e.g. --slice 0/4")),
         (("run", "--slice", "first"), ("--slice 'first'", "I/N")),
         (("run", "--slice", "0/0"), ("--slice '0/0'",)),
-        (("run", "--source", "wit"), ("--source wit: enabled sources are laion2b, ",)),
+        (("run", "--source", "laion5b"), ("--source laion5b: enabled sources are laion2b, ",)),
         (("run", "--retry", "everything"), ("--retry 'everything'", "`failed`")),
         (("run", "--workdir", "s4://bucket/x"), ("--workdir s4://bucket/x", "Protocol not known")),
         (("status", "--workdir", "."), ("is no workdir", "run `rs5m-build run` first")),
@@ -108,22 +108,26 @@ def test_a_process_of_its_own_says_the_same(command, arguments, says):
         ("[dedup]\nradius = 4\nreach = 5\n", ("unknown key dedup.reach",)),
         ("[sources.cc3m]\n", ("sources.cc3m: no metadata is named", "set sources.cc3m.metadata or enabled=false")),
         ('[sources.cc3n]\nmetadata = ["x"]\n', ("sources.cc3n: no such source; known are laion2b, ",)),
-        ('[sources.wit]\nmetadata = ["x"]\n', ("sources.wit: its format (wit-tsv) has no reader yet",)),
+        ('[sources.vg]\nmetadata = ["HERE/1.tsv"]\n', ("1.tsv needs the file of its images beside it",)),
         ('[sources.cc3m]\nmetadata = ["gone/*.tsv"]\n', ("sources.cc3m.metadata: no file matches", "gone/*.tsv")),
-        (
-            '[sources.laion2b]\nmetadata = ["HERE/bad.parquet"]\n',
-            ("bad.parquet", "fetch the file again or leave it out"),
-        ),
         ('[sources.cc3m]\nmetadata = ["HERE/1.tsv", "HERE/2.tsv"]\n', ("1.tsv and", "2.tsv are the same file")),
         ("", ("no source is enabled",)),
     ],
 )
 def test_a_recipe_of_ones_own(quick, tmp_path, text, says):
-    (tmp_path / "bad.parquet").write_bytes(b"PAR1 this is not what was asked for PAR1")
     for name in ("1.tsv", "2.tsv"):
         (tmp_path / name).write_text("a satellite image\thttp://a.example/1\n")
     recipe = _recipe(tmp_path, text.replace("HERE", str(tmp_path)))
     _is_one_line(quick("run", "--recipe", recipe, *_LOCAL), 2, *says)
+
+
+def test_a_file_that_is_not_what_it_should_be_fails_its_partition(quick, tmp_path):
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 this is not what was asked for PAR1")
+    recipe = _recipe(tmp_path, f'[sources.laion2b]\nmetadata = ["{tmp_path}/bad.parquet"]\n')
+    done = quick("run", "--recipe", recipe, "--stage", "filter.match", *_LOCAL)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"{tmp_path}/bad.parquet: not readable as Parquet" in done.stderr
+    assert "fetch it again, or leave it out" in done.stderr
 
 
 def test_a_recipe_file_that_is_no_text_or_names_nothing_or_itself(quick, tmp_path):

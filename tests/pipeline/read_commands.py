@@ -6,7 +6,9 @@ from typing import Any
 
 from typer.testing import CliRunner
 
+from manifests.store import Store
 from pipeline.cli import app
+from pipeline.metadata import metadata_slices
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,11 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+def files_of_rows(workdir) -> int:
+    """Return how many partitions filter.match has over the nano world."""
+    return len(metadata_slices(workdir.recipe(), Store(str(workdir.path)), remember=False))
 
 
 def ask(workdir, command, *arguments):

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from tests.pipeline.read_commands import files_of_rows
 from tests.world_building import QUICK
 
 
@@ -43,7 +44,7 @@ def test_a_run_says_nothing_on_stdout_and_readers_say_json_alone_there(command, 
     ran = command(*_run(*here, "--until", "filter"))
     assert (ran.exit_code, ran.stdout) == (0, "")
     assert "filter.pool: 1/1 partitions" in ran.stderr
-    assert "done: 13 partitions committed in" in ran.stderr
+    assert f"done: {files_of_rows(fresh) + 1} partitions committed in" in ran.stderr
     assert "staged: " in ran.stderr
     again = command(*_run(*here, "--until", "filter"))
     assert (again.exit_code, again.stdout) == (0, "")
@@ -51,7 +52,7 @@ def test_a_run_says_nothing_on_stdout_and_readers_say_json_alone_there(command, 
     status = command("status", *here, "--json")
     assert status.exit_code == 0
     steps = {step["step"]: step for step in json.loads(status.stdout)["steps"]}
-    assert (steps["filter.match"]["done"], steps["filter.pool"]["done"]) == (12, 1)
+    assert (steps["filter.match"]["done"], steps["filter.pool"]["done"]) == (files_of_rows(fresh), 1)
     assert steps["download.fetch"]["todo"] == 6
 
 
@@ -59,10 +60,10 @@ def test_the_readers_take_the_newest_runs_recipe_and_further_settings(command, f
     here = ("--workdir", str(fresh.path))
     command(*_run(*here, "--until", "filter", "--set", "filter.max_text_bytes=45"))
     told = json.loads(command("status", *here, "--json").stdout)["steps"]
-    assert told[0]["done"] == 12
+    assert told[0]["done"] == files_of_rows(fresh)
     other = json.loads(command("status", *here, "--json", "--set", "filter.max_text_bytes=99").stdout)["steps"]
     assert other[0]["why"] == [
-        {"part": "recipe", "key": "filter.max_text_bytes", "was": 45, "now": 99, "partitions": 12}
+        {"part": "recipe", "key": "filter.max_text_bytes", "was": 45, "now": 99, "partitions": files_of_rows(fresh)}
     ]
 
 
@@ -86,7 +87,7 @@ def test_a_slurm_array_task_takes_its_slice(command, fresh, monkeypatch):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     done = command(*_run("--workdir", str(fresh.path), "--stage", "filter"))
     assert done.exit_code == 0
-    assert len(list((fresh.path / "commits/filter.match").iterdir())) == 3
+    assert len(list((fresh.path / "commits/filter.match").iterdir())) == len(range(2, files_of_rows(fresh), 4))
     assert "filter.pool not run: waits for --slice runs map steps only" in done.stderr
     ours = command(*_run("--workdir", str(fresh.path), "--stage", "filter.match", "--slice", "2/4"))
     assert "nothing to do" in ours.stderr, "an option goes before the environment"

@@ -1,6 +1,7 @@
 """Which metadata files are read, how they are cut into partitions, and what is said when they cannot be."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 
 from manifests.recipe import Recipe, Source
 from manifests.recipe_files import RecipeError
+from manifests.source_specs import spec_of
 from manifests.store import Store
-from pipeline import metadata
+from pipeline import metadata, metadata_files
 from pipeline.metadata import metadata_slices
 from stages.archives import archive_digest
 from tests.stages.archive_making import fmow_members, pack, v1_members
@@ -105,14 +107,14 @@ def test_a_parquet_file_is_cut_at_row_groups(store, tmp_path, monkeypatch, rows,
 def test_digests_are_remembered_until_the_file_changes(store, tmp_path, monkeypatch):
     path = _tsv(tmp_path / "work/1.tsv", "a\thttp://a.example/1\n")
     recipe, read = _recipe(cc3m=["1.tsv"]), []
-    original = metadata.file_digest
-    monkeypatch.setattr(metadata, "file_digest", lambda file: read.append(1) or original(file))
+    original = metadata_files.file_digest
+    monkeypatch.setattr(metadata_files, "file_digest", lambda file: read.append(1) or original(file))
     first = metadata_slices(recipe, store)
     assert (metadata_slices(recipe, store), len(read)) == (first, 1)
     path.write_text("b b\thttp://a.example/1\n")
     assert metadata_slices(recipe, store)[0].digest != first[0].digest
     assert len(read) == 2
-    (tmp_path / "work/cache/file-digests.json").write_text("[broken")
+    (tmp_path / "work/cache/metadata-files.json").write_text("[broken")
     metadata_slices(recipe, store)
     assert len(read) == 3
 
@@ -122,7 +124,7 @@ def test_looking_leaves_nothing_behind(store, tmp_path):
     metadata_slices(_recipe(cc3m=["1.tsv"]), store, remember=False)
     assert not (tmp_path / "work/cache").exists()
     metadata_slices(_recipe(cc3m=["1.tsv"]), store)
-    assert len(json.loads((tmp_path / "work/cache/file-digests.json").read_text())) == 1
+    assert len(json.loads((tmp_path / "work/cache/metadata-files.json").read_text())) == 1
 
 
 def test_attributes_are_part_of_a_slice(store, tmp_path):
@@ -147,13 +149,13 @@ def test_equal_files_are_refused_and_both_are_named(store, tmp_path):
     [
         ({}, "no source is enabled: set sources.NAME.metadata"),
         ({"laion5b": ["a"]}, r"sources\.laion5b: no such source; known are laion2b, "),
-        ({"wit": ["a"]}, r"sources\.wit: its format \(wit-tsv\) has no reader yet; set sources\.wit\.enabled=false"),
         ({"cc3m": []}, r"sources\.cc3m: no metadata is named; set sources\.cc3m\.metadata or enabled=false"),
         ({"cc3m": ["gone.tsv"]}, r"sources\.cc3m\.metadata: no file matches .*work/gone\.tsv"),
         ({"cc3m": ["gone/*.tsv"]}, r"sources\.cc3m\.metadata: no file matches .*work/gone/\*\.tsv"),
-        ({"laion2b": ["bad.parquet"]}, r"sources\.laion2b: bad\.parquet: .*; fetch the file again or leave it out"),
-        ({"laion2b": ["torn.parquet"]}, r"sources\.laion2b: torn\.parquet: .*; fetch the file again or leave it out"),
-        ({"cc3m": ["folder"]}, "folder: cannot be read"),
+        ({"vg": ["region.json"]}, r"sources\.vg: region\.json needs the file of its images beside it, and no file is"),
+        ({"mine": Source(metadata=["ok.tsv"])}, r"sources\.mine: no such source; .*mine\.format and sources\.mine"),
+        ({"mine": Source(format="webdataset", metadata=["folder"])}, r"folder is a folder; name its tars, e\.g\. fol"),
+        ({"cc3m": ["folder"]}, "folder cannot be read: it is a folder; name its files"),
         (
             {"fmow": ["gone"]},
             r"fmow\.metadata: no folder or archive matches .*work/gone; it holds images in the layout tra",
@@ -174,12 +176,92 @@ def test_what_cannot_be_read_is_said_in_one_line(store, tmp_path, sources, says)
     (work / "folder").mkdir()
     _tsv(work / "ok.tsv", "a\thttp://a.example/1\n")
     (work / "set.tar.zst").write_bytes(b"x")
-    (work / "bad.parquet").write_bytes(b"<html>not what was asked for</html>")
-    whole = _parquet(tmp_path / "whole.parquet", 100).read_bytes()
-    (work / "torn.parquet").write_bytes(whole[: len(whole) // 2])
+    _tsv(work / "region.json", "[]")
     with pytest.raises(RecipeError, match=says) as caught:
         metadata_slices(_recipe(**sources), store)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_a_partition_that_fails_and_the_others_stand(store, tmp_path):
+    work = tmp_path / "work"
+    (work / "bad.parquet").write_bytes(b"<html>not what was asked for</html>")
+    whole = _parquet(tmp_path / "whole.parquet", 100).read_bytes()
+    (work / "torn.parquet").write_bytes(whole[: len(whole) // 2])
+    _parquet(work / "good.parquet", 10)
+    for name in ("empty1.parquet", "empty2.parquet"):
+        (work / name).touch()
+    (work / "empty.tsv").touch()
+    found = metadata_slices(_recipe(laion2b=["*.parquet"], cc3m=["empty.tsv"]), store)
+    told = {str(item.params["uri"]): item.params.get("problem") for item in found}
+    assert told == {
+        "bad.parquet": told["bad.parquet"],
+        "torn.parquet": told["torn.parquet"],
+        "good.parquet": None,
+        "empty1.parquet": "empty1.parquet, empty2.parquet: empty, 0 bytes; fetch it again, or leave it out",
+        "empty.tsv": "empty.tsv: empty, 0 bytes; fetch it again, or leave it out",
+    }
+    for name in ("bad.parquet", "torn.parquet"):
+        assert re.fullmatch(rf"{name}: not readable as Parquet \(.*\); fetch it again, or leave it out", told[name])
+    assert len({item.partition for item in found}) == 5
+
+
+def test_a_source_that_is_not_needed_may_lack_its_files_and_stays_undone(store, tmp_path):
+    _tsv(tmp_path / "work/1.tsv", "a\thttp://a.example/1\n")
+    recipe = _recipe(cc3m=["1.tsv"], wit=[], cc12m=["gone.tsv"])
+    with pytest.raises(RecipeError, match=r"sources\.wit: no metadata is named"):
+        metadata_slices(recipe, store)
+    found = {item.partition: item.params.get("problem") for item in metadata_slices(recipe, store, needed=["cc3m"])}
+    assert [name for name, problem in found.items() if problem] == ["cc12m-unknown", "wit-unknown"]
+    assert "no file matches" in str(found["cc12m-unknown"])
+    with pytest.raises(RecipeError, match="no file matches"):
+        metadata_slices(recipe, store, needed=["cc12m"])
+
+
+def test_a_source_of_ones_own_tells_the_step_how_it_is_read(store, tmp_path):
+    _tsv(tmp_path / "work/1.csv", "u,c\nhttp://a.example/1,a\n")
+    mine = Source(format="csv", columns={"url": "u", "text": "c"}, metadata=["1.csv"])
+    found = metadata_slices(_recipe(mine=mine, cc3m=["1.csv"]), store)
+    own = next(item for item in found if item.source == "mine")
+    assert spec_of(own.params).columns.url == ("u",)
+    assert (own.params["source"], own.partition) == ("mine", f"mine-{own.digest[:12]}-0")
+    assert all("spec" not in item.params for item in found if item.source == "cc3m")
+
+
+def test_companions_are_no_partitions_and_their_digests_are_inputs(store, tmp_path):
+    for folder in ("one", "two"):
+        _tsv(tmp_path / f"work/{folder}/region_descriptions.json", f"[{folder!r}]")
+        _tsv(tmp_path / f"work/{folder}/image_data.json", f"[{folder!r}, {folder!r}]")
+    recipe = _recipe(vg=["one/*.json", "two/*.json"])
+    found = metadata_slices(recipe, store)
+    assert [item.params["uri"] for item in sorted(found, key=lambda item: str(item.params["uri"]))] == [
+        "one/region_descriptions.json", "two/region_descriptions.json",
+    ]  # fmt: skip
+    for item in found:
+        images = item.params["beside"]["images"]
+        assert images["uri"] == str(item.params["uri"]).replace("region_descriptions", "image_data")
+        assert ("beside:images", "vg", images["digest"]) in item.inputs
+    (tmp_path / "work/one/image_data.json").write_text("[0]")
+    again = {item.partition: item.inputs for item in metadata_slices(recipe, store)}
+    assert [name for name, was in ((i.partition, i.inputs) for i in found) if again[name] != was] == [
+        item.partition for item in found if str(item.params["uri"]).startswith("one")
+    ]
+
+
+def test_files_that_are_known_are_not_opened_again(store, tmp_path, monkeypatch):
+    for number in range(20):
+        _parquet(tmp_path / f"work/{number}.parquet", 6, 2, word=f"w{number}")
+    _tsv(tmp_path / "work/1.tsv", "a\thttp://a.example/1\n")
+    recipe = _recipe(laion2b=["*.parquet"], cc3m=["1.tsv"])
+    opened: list[str] = []
+    original = metadata_files.open_uri
+    monkeypatch.setattr(metadata_files, "open_uri", lambda store, uri: opened.append(uri) or original(store, uri))
+    first = metadata_slices(recipe, store)
+    assert len(opened) == 21
+    assert metadata_slices(recipe, store) == first
+    assert len(opened) == 21
+    _parquet(tmp_path / "work/7.parquet", 8, 2, word="other")
+    assert metadata_slices(recipe, store) != first
+    assert opened[21:] == ["7.parquet"]
 
 
 def test_every_folder_and_archive_of_images_is_one_partition(store, tmp_path):

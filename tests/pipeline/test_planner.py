@@ -137,7 +137,7 @@ def test_failed_rows_open_their_partitions_once_when_they_are_to_be_retried(buil
 
 
 def test_a_partition_that_is_skipped_by_name_is_not_waited_for(settled):
-    (partition,) = _forget(settled, "filter.match", "cc3m-*")
+    (partition,) = _forget(settled, "filter.match", "cc12m-*")
     name = f"filter.match/{partition}"
     assert _plan(_planner(settled), "filter.pool").waiting == [name]
     pool = _plan(_planner(settled, f'run.skip=["{name}"]'), "filter.pool")
@@ -147,7 +147,7 @@ def test_a_partition_that_is_skipped_by_name_is_not_waited_for(settled):
 
 
 def test_a_source_that_is_added_brings_new_partitions_and_leaves_the_others(settled):
-    without = "sources.cc3m.enabled=false"
+    without = "sources.cc12m.enabled=false"
     assert settled.run(without, until="filter").exit_code == 0
     one, both = _planner(settled, without), _planner(settled)
     assert _states(one)["filter.match"]["done"] == _states(both)["filter.match"]["done"] - 1

@@ -66,6 +66,22 @@ def test_a_task_over_its_deadline_is_cancelled_by_force_and_the_others_go_on(exe
     assert isinstance(collect(executor, 1)[tasks.all[2].partition].outcome, Outcome)
 
 
+def test_a_worker_has_one_thread_for_its_work(executor):
+    import ray
+
+    def threads() -> tuple[int, int]:
+        import polars
+        import pyarrow
+
+        from pipeline.executors.threads import use_one_thread
+
+        use_one_thread()
+        return polars.thread_pool_size(), pyarrow.cpu_count()
+
+    assert executor.capacity == 2
+    assert ray.get(ray.remote(num_cpus=1)(threads).remote()) == (1, 1)
+
+
 def test_a_worker_refuses_to_run_other_code_than_the_driver(executor, tasks, collect, monkeypatch):
     monkeypatch.setattr("pipeline.executors.ray.code_digest", lambda: "0" * 32)
     executor.submit(tasks.all[0])

@@ -48,7 +48,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
 
 def test_it_is_small_and_holds_all_its_sources_and_the_fast_behaviours(nano):
     truth = pl.read_parquet(nano / "truth.parquet")
-    assert 75 <= truth.height <= 95
+    assert 130 <= truth.height <= 150
     sources = truth["source"].unique(maintain_order=True).to_list()
     assert (sources[:-3], sorted(sources[-3:])) == (list(SOURCES), ["ben", "fmow", "millionaid"])
     behaviours = {route["behaviour"] for route in json.loads((nano / "routes.json").read_text()).values()}
