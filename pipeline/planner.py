@@ -20,6 +20,7 @@ from pipeline.surroundings import Surroundings, with_batch
 from pipeline.upstream import damages, layout_of, located, may_hold, outputs_of
 from pipeline.worker import InputFile, Layout, PriorFiles
 from stages.encoder import resolve_device
+from stages.exclusions import list_inputs, planned_lists
 from stages.places import archive_source, lane
 from stages.step import Step
 
@@ -47,7 +48,8 @@ class Planner:
         retry_failed: bool = False,
         reading: bool = False,
     ) -> None:
-        self._flat = _on_this_machine(recipe)
+        self._lists = planned_lists(store, recipe.flat())
+        self._flat = _on_this_machine(recipe) | self._lists
         self._skip = frozenset(recipe.run.skip)
         self._store = store
         self._commits = commits
@@ -75,7 +77,7 @@ class Planner:
 
     def serve(self, recipe: Recipe) -> None:
         """Take the settings of a recipe whose world is being served; nothing that a fingerprint reads differs."""
-        self._flat = _on_this_machine(recipe)
+        self._flat = _on_this_machine(recipe) | self._lists
 
     def mark_retried(self, plan: PartitionPlan) -> None:
         """Remember that a partition's failed rows were tried again in this run."""
@@ -96,7 +98,7 @@ class Planner:
         same = Surroundings(step, settings, lenient=self._reading) if found else None
         for partition, params, inputs, digests in found:
             parts = Parts(
-                inputs=sorted(digests),
+                inputs=sorted([*digests, *list_inputs(step.asks, self._flat)]),
                 recipe={key: self._flat[key] for key in step.reads},
                 code=step.VERSION,
                 models=same.models if same else {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +20,9 @@ from manifests.store import Store
 from manifests.tables import empty_frame, file_sha256
 from stages.download.answers import Answer, Limits, Network
 from stages.download.client import fetch_all
-from stages.download.record import Record, recorded
+from stages.download.record import EXCLUDED, Record, recorded
 from stages.download.render import renderer_of, take_from_archives
+from stages.exclusions import Exclusions
 from stages.images import EXTENSIONS, Spool
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
@@ -49,7 +51,12 @@ class Fetch(Step):
     kind = "map"
     VERSION = 1
     reads = ("download.max_bytes", "download.media", "download.max_redirects", "download.allow_private")
-    asks = ("run.partition_deadline_s", "download.contact", *(f"download.network.{name}" for name in _NETWORK))
+    asks = (
+        "exclude.sha256",
+        "run.partition_deadline_s",
+        "download.contact",
+        *(f"download.network.{name}" for name in _NETWORK),
+    )
     inputs = (Input("filter.pool", "candidates"),)
     outputs = ("fetched", "images")
     keeps = "fetched"
@@ -61,11 +68,12 @@ class Fetch(Step):
         candidates = tables.frame("filter.pool", "candidates")
         urls = frozenset(candidates["url"].to_list())
         renderer = _renderer(task.params)
-        records = recorded(prior, urls, task.settings, renderer)
+        bodies = Exclusions.planned(task.settings, tables.store).bodies
+        records = recorded(prior, urls, task.settings, renderer, bodies)
         wanted = sorted(urls - records.keys())
         spool = Spool(task.scratch)
         try:
-            answers = _answers(task, tables.store, wanted, spool)
+            answers = _answers(task, tables.store, wanted, spool, bodies)
             images = _store_images(task, spool)
         finally:
             spool.close()
@@ -107,11 +115,16 @@ def _renderer(params: Mapping[str, JsonValue]) -> str | None:
     return renderer_of(spec_of(params).format) if "archives" in params else None
 
 
-def _answers(task: Task, store: Store, urls: list[str], spool: Spool) -> dict[str, tuple[Answer, str, int]]:
+def _answers(
+    task: Task, store: Store, urls: list[str], spool: Spool, bodies: frozenset[str]
+) -> dict[str, tuple[Answer, str, int]]:
     """Ask for ``urls`` and return, for each, the answer without its body, the body's sha256 and its length."""
     answers: dict[str, tuple[Answer, str, int]] = {}
 
     def deliver(answer: Answer) -> None:
+        if bodies and answer.reason is None and (digest := hashlib.sha256(answer.body).hexdigest()) in bodies:
+            answers[answer.url] = (_refused(answer, EXCLUDED), digest, 0)  # and its bytes are not kept
+            return
         sha256 = spool.add(answer.body, EXTENSIONS[answer.media_type]) if answer.reason is None else ""
         answers[answer.url] = (_without_body(answer), sha256, len(answer.body))
 
@@ -133,6 +146,10 @@ async def _fetch_within(
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(budget_s):
             await fetch_all(urls, limits, network, deliver)
+
+
+def _refused(answer: Answer, reason: str) -> Answer:
+    return Answer(answer.url, reason, http_status=answer.http_status)
 
 
 def _without_body(answer: Answer) -> Answer:
@@ -177,6 +194,7 @@ def _record(answered: tuple[Answer, str, int], images: _Images, renderer: str | 
     answer, sha256, length = answered
     if answer.reason is not None:
         evidence = {"status": answer.http_status, "value": answer.value, "cut": answer.cut, "detail": answer.detail}
+        evidence["sha256"] = sha256 or None
         return Record(answer.reason, evidence)
     row = {name: getattr(answer, name, None) for name in _KEPT} | {"rendered": renderer}
     return Record(
@@ -196,7 +214,7 @@ def _rows(
                 {**{name: record.row[name] for name in _KEPT}, "sample_id": row["sample_id"], "hash_verdict": verdict}
             )
         else:
-            evidence = {name: record.row.get(name) for name in ("status", "value", "cut", "detail")}
+            evidence = {name: record.row.get(name) for name in ("status", "value", "cut", "detail", "sha256")}
             departures.add(row["source"], row["sample_id"], record.reason, url=row["url"], **evidence)
     schema = empty_frame(TABLES["fetched"]).schema
     columns = {name: [row.get(name) for row in kept] for name in schema}

@@ -11,6 +11,8 @@ from manifests.recipe import Settings
 from stages.download.answers import EMPTY
 from stages.step import Prior
 
+EXCLUDED = "download.excluded"
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -25,7 +27,13 @@ class Record:
     row: dict[str, Any]
 
 
-def recorded(prior: Prior, urls: frozenset[str], now: Settings, renderer: str | None = None) -> dict[str, Record]:
+def recorded(
+    prior: Prior,
+    urls: frozenset[str],
+    now: Settings,
+    renderer: str | None = None,
+    excluded: frozenset[str] = frozenset(),
+) -> dict[str, Record]:
     """Return the records that stand, by url; what is absent must be fetched.
 
     Commits are read one by one until every url is known: the first that knows a url decides, a body before a refusal.
@@ -34,6 +42,7 @@ def recorded(prior: Prior, urls: frozenset[str], now: Settings, renderer: str | 
         prior: Earlier commits.
         urls: The urls.
         now: Today's settings.
+        excluded: sha256 of bodies that a list excludes.
         renderer: What renders images out of their archive today; images that another rendered are rendered anew.
     """
     known: dict[str, Record] = {}
@@ -43,10 +52,12 @@ def recorded(prior: Prior, urls: frozenset[str], now: Settings, renderer: str | 
             break
         for row in _of(commit.frame("fetched"), unknown):
             record = _judge_taken(row, commit.settings, now) if row["rendered"] == renderer else None
+            if record and row["sha256"] in excluded:
+                record = Record(EXCLUDED, {"sha256": row["sha256"], "status": row["http_status"]})
             if record:
                 known[row["url"]] = record
         for row in _of(commit.ledger(), unknown):
-            if _refusal_stands(row, commit.settings, now):
+            if row["sha256"] in excluded if row["reason"] == EXCLUDED else _refusal_stands(row, commit.settings, now):
                 known.setdefault(row["url"], Record(row["reason"], {**row, "cut": _cut(row, now)}))
     return known
 

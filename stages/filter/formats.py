@@ -22,7 +22,7 @@ from stages.filter.tsv import scan_tsv
 from stages.filter.vg import scan_vg
 from stages.filter.wit import scan_wit
 from stages.filter.yfcc import scan_yfcc
-from stages.uris import open_uri
+from stages.uris import open_unchanged
 
 _ONE_FILE: Mapping[str, Callable[[BinaryIO, SourceSpec, Matcher], Iterator[Scan]]] = {
     "csv": scan_csv,
@@ -46,12 +46,12 @@ class _Files:
 
     def main(self) -> AbstractContextManager[BinaryIO]:
         """Open the file of rows."""
-        return open_uri(self.store, self.uri)
+        return open_unchanged(self.store, self.uri, str(self.params["digest"]))
 
     def beside(self, role: str) -> AbstractContextManager[BinaryIO] | None:
         """Open the file that stands beside it in a role; None where there is none."""
         named = cast("Mapping[str, Mapping[str, str]]", self.params.get("beside") or {})
-        return open_uri(self.store, named[role]["uri"]) if role in named else None
+        return open_unchanged(self.store, named[role]["uri"], named[role]["digest"]) if role in named else None
 
 
 def scan_metadata(
@@ -62,7 +62,7 @@ def scan_metadata(
     Args:
         store: The workdir.
         source: The source it is of; no archive.
-        params: ``uri``; ``first_group`` and ``end_group`` of a Parquet file; ``beside``: uri by role.
+        params: ``uri`` and ``digest``; ``first_group`` and ``end_group`` of a Parquet file; ``beside``: those by role.
         matcher: The keywords.
         scratch: A local folder for what must lie on a disk.
 
@@ -71,6 +71,7 @@ def scan_metadata(
 
     Raises:
         MetadataError: The file, or one beside it, is not what its source publishes.
+        ChangedFileError: One of them is no longer the file that was planned.
     """
     files = _Files(store, params)
     if source.format == "sbu":

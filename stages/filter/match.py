@@ -6,7 +6,8 @@ Sources of the lane rs3 are folders and archives of images without a text: there
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from functools import cache
+from typing import ClassVar
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -23,7 +24,7 @@ from stages.filter.archive_scan import scan_archive
 from stages.filter.formats import scan_metadata
 from stages.filter.held import scan_held
 from stages.filter.matched_rows import MatchedRows, keyword_counts
-from stages.filter.matcher import Matcher
+from stages.filter.matcher import Matcher, Mode
 from stages.step import Output, Prior, Result, Step, Tables, Task
 from stages.uris import open_uri
 
@@ -49,8 +50,7 @@ class Match(Step):
         source = spec_of(task.params)
         if source.subset == "rs3":
             return _match_archive(task, tables, source, None)
-        lexicon = load_lexicon(task.settings.text("filter.lexicon"))
-        matcher = Matcher(lexicon, _mode(task.settings), takes_all=source.keywords == "all")
+        matcher = _matcher(task.settings.text("filter.lexicon"), _mode(task.settings), source.keywords == "all")
         if source.is_held:
             return _match_archive(task, tables, source, matcher)
         rows = MatchedRows(source, str(task.params["digest"]), task.settings)
@@ -96,7 +96,13 @@ def _match_archive(task: Task, tables: Tables, source: SourceSpec, matcher: Matc
     )
 
 
-def _mode(settings: Settings) -> Literal["stem", "substring"]:
+@cache
+def _matcher(lexicon: str, mode: Mode, takes_all: bool) -> Matcher:
+    """Return a matcher, made once a process: its engine's tables take longer than a small file."""
+    return Matcher(load_lexicon(lexicon), mode, takes_all=takes_all)
+
+
+def _mode(settings: Settings) -> Mode:
     return "substring" if settings.text("filter.mode") == "substring" else "stem"
 
 

@@ -245,7 +245,7 @@ def test_a_source_of_ones_own_may_name_place_and_time():
             {"TEXT": ["t"], "caption": ["c"]},
             "no url column URL, which source laion2b needs; its columns are TEXT, caption",
         ),
-        ({"URL": ["u"], "caption": ["c"]}, "no text column TEXT"),
+        ({"URL": ["u"], "caption": ["c"]}, "no text column TEXT or caption"),
         ({"URL": ["u"], "TEXT": [1]}, "column TEXT holds int64, not text"),
         ({"URL": [["u"]], "TEXT": ["t"]}, "column URL holds list"),
         (pa.table([["u"], ["u"], ["t"]], names=["URL", "URL", "TEXT"]), "stands twice"),
