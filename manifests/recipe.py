@@ -45,6 +45,11 @@ class Source(_Table):
     licence: str = Field(default="", description="of a source of your own")
     credit: str = Field(default="", description="of a source of your own")
 
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, metadata: object) -> object:
+        return [metadata] if isinstance(metadata, str) and metadata else metadata
+
 
 class Filter(_Table):
     """Keyword match and pooling."""

@@ -228,7 +228,7 @@ def main() -> None:
 def _open(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
     from manifests.recipe_files import load_recipe
 
-    settings = load_recipe(recipe, _as_lists(overrides))
+    settings = load_recipe(recipe, overrides)
     return settings, _store(workdir or f"build/{settings.name}")
 
 
@@ -241,7 +241,7 @@ def _open_existing(recipe: str, workdir: str, overrides: list[str]) -> tuple[Rec
     store = _store(workdir or f"build/{load_recipe(recipe or 'mini').name}")
     read_workdir(store)
     settings = (None if recipe else newest_recipe(store)) or load_recipe(recipe or "mini")
-    settings = override_recipe(settings, _as_lists(overrides))
+    settings = override_recipe(settings, overrides)
     open_workdir(store, settings.name, create=False)
     return settings, store
 
@@ -254,26 +254,7 @@ def _open_if_there(recipe: str, workdir: str, overrides: list[str]) -> tuple[Rec
     default = load_recipe(recipe or "mini")
     store = _store(workdir or f"build/{default.name}")
     settings = (None if recipe else newest_recipe(store)) or default
-    return override_recipe(settings, _as_lists(overrides)), store
-
-
-def _as_lists(overrides: list[str]) -> list[str]:
-    """Return the overrides with one glob for a source's metadata written as the list that it stands for."""
-    import json
-    import re
-    import tomllib
-
-    written = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if re.fullmatch(r"sources\.\w+\.metadata", key.strip()):
-            try:
-                given = tomllib.loads(f"value = {value}")["value"]
-            except tomllib.TOMLDecodeError:  # a bare word, which may start as a list does: [ab]*.parquet
-                given = value.strip()
-            override = f"{key}={json.dumps([given])}" if isinstance(given, str) else override
-        written.append(override)
-    return written
+    return override_recipe(settings, overrides), store
 
 
 def _open_to_train(recipe: str, workdir: str, overrides: list[str], *, needs_build: bool) -> tuple[Recipe, Store]:

@@ -5,7 +5,7 @@ A metadata file, a range of a Parquet file's row groups, or a folder or archive 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from manifests.canonical import JsonValue
@@ -16,7 +16,7 @@ from manifests.sources import SourceSpec
 from manifests.store import Store
 from pipeline.companions import checked
 from pipeline.metadata_files import MetadataFile, MetadataFiles
-from stages.archives import folder_digest, kind_of, open_archive
+from stages.archives import folder_digest, is_empty, kind_of, open_archive, own_name
 from stages.filter.archive_scan import no_images
 from stages.layouts import EXPECTED, find_frames
 from stages.members import ArchiveError
@@ -196,11 +196,31 @@ def _archives(
         packed = [item for item in named if kind_of(store, item.uri) != "folder"]
         digests = {item.uri: said.digest for item, said in zip(packed, files.look(packed), strict=True)}
         digests |= {item.uri: _folder_digest(spec, item, store) for item in named if item.uri not in digests}
+        if spec.is_held:
+            named = _distinct(spec, named, digests, store)
     except ArchiveError as error:
         raise RecipeError(f"sources.{spec.key}.metadata: {error}") from error
     _refuse_copies(spec, [(item.uri, digests[item.uri]) for item in named])
     for item in named:
         yield digests[item.uri], {"uri": item.uri, "digest": digests[item.uri]}
+
+
+def _distinct(spec: SourceSpec, named: Sequence[Named], digests: Mapping[str, str], store: Store) -> list[Named]:
+    """Return the archives without all but one of those that hold nothing; their own names are in their rows' urls."""
+    kept: list[Named] = []
+    by_name: dict[str, str] = {}
+    for item in named:
+        again = any(digests[item.uri] == digests[other.uri] for other in kept)
+        if again and is_empty(store, item.uri):
+            continue
+        other = by_name.setdefault(own_name(item.uri), item.uri)
+        if other != item.uri and not again:
+            raise RecipeError(
+                f"sources.{spec.key}.metadata: {other} and {item.uri} have one name, which stands in the urls of their "
+                "images; rename one, or make it a source of its own"
+            )
+        kept.append(item)
+    return kept
 
 
 def _folder_digest(spec: SourceSpec, item: Named, store: Store) -> str:

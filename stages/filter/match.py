@@ -38,7 +38,7 @@ class Match(Step):
 
     name = "filter.match"
     kind = "map"
-    VERSION = 1
+    VERSION = 2
     reads = ("filter.lexicon", "filter.mode", "filter.max_text_bytes", "filter.english_only")
     outputs = ("candidates",)
     keeps = "candidates"

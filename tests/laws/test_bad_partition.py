@@ -38,7 +38,7 @@ def test_a_bad_partition_is_retried_named_and_leaves_the_others_alone(damaged, w
     assert len(_of(damaged, "partition_retried")) == 2
     assert len(_of(damaged, "partition_failed")) == 1
     settled = damaged.manifests()
-    assert sum(key.startswith("filter.match/") for key in settled) == 11
+    assert sum(key.startswith("filter.match/") for key in settled) == 17
     assert "filter.pool/all" not in settled
 
 

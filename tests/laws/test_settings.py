@@ -8,18 +8,19 @@ from pipeline.line import LINE
 from tests.world_building import Workdir
 
 # Read by the driver, not by a step: what to read, where to run; and what `train` is told.
-DRIVER = {"name", "sources", "sources.NAME.enabled", "sources.NAME.metadata", "sources.NAME.attributes"}
+OWN = ("metadata", "attributes", "format", "columns", "header", "keywords", "licence", "credit")  # told by the user
+DRIVER = {"name", "sources", "sources.NAME.enabled", *(f"sources.NAME.{key}" for key in OWN)}
 DRIVER_TABLES = ("run.", "world.", "train.")
 TABLES = {
     "filter", "download", "download.network", "dedup", "outlier", "outlier.vlm", "outlier.detector_cut", "caption",
-    "geo", "shard", "run", "world", "train",
+    "exclude", "geo", "shard", "run", "world", "train",
 }  # fmt: skip
 
 
 def test_every_key_of_the_papers_recipe_says_where_its_value_comes_from() -> None:
     flat = set(load_recipe("rs5m").flat()) - {"name"}
     said = provenance("rs5m")
-    unsaid = {key for key in flat if key not in said and not key.endswith((".metadata", ".attributes"))}
+    unsaid = {key for key in flat if key not in said and not key.endswith(tuple(f".{own}" for own in OWN))}
     assert unsaid == set()
     assert set(said) - flat == set()
     assert set(said.values()) <= {"paper", "inferred", "ours"}

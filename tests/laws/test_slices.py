@@ -19,7 +19,7 @@ def test_slices_add_up_to_a_whole_run(fresh: Workdir, reference: Snapshot) -> No
 
 def test_a_slice_leaves_the_others_partitions_and_reduce_steps_alone(fresh: Workdir) -> None:
     ended = fresh.run(until="filter", selection=Selection(index=0, count=3))
-    assert ended.summary.worked == len(fresh.manifests()) == 4  # of 12 metadata files and archives
+    assert ended.summary.worked == len(fresh.manifests()) == 6  # of 18 metadata files and archives
     assert list(ended.summary.skipped) == ["filter.pool"]
 
 

@@ -156,3 +156,28 @@ def test_only_what_is_wanted_is_looked_up():
 def test_several_rows_of_one_url_are_one_record():
     both = commit(JPEG, JPEG | {"sample_id": "t"})
     assert list(look_up(both)) == [URL]
+
+
+LISTED = JPEG | {"sha256": "5" * 64}
+
+
+@pytest.mark.parametrize(
+    ("row", "bodies", "expected"),
+    [(LISTED, {"5" * 64}, "excluded"), (LISTED, {"6" * 64}, "taken"), (LISTED, set(), "taken")],
+)
+def test_a_body_that_a_list_names_is_told_from_the_record(row, bodies, expected):
+    record = recorded(Before([commit(row)]), frozenset([URL]), settings(), None, frozenset(bodies))[URL]
+    assert (record.reason or "taken").removeprefix("download.") == expected
+
+
+def test_an_exclusion_stands_while_the_list_names_its_bytes_and_an_older_body_counts_afterwards():
+    excluded, older = commit(left=[left("excluded", sha256="5" * 64)]), commit(LISTED)
+
+    def reason(*commits, bodies):
+        found = recorded(Before(commits), frozenset([URL]), settings(), None, frozenset(bodies)).get(URL)
+        return found and (found.reason or "taken")
+
+    assert reason(excluded, bodies={"5" * 64}) == "download.excluded"
+    assert reason(excluded, older, bodies={"5" * 64}) == "download.excluded"
+    assert reason(excluded, older, bodies={}) == "taken"
+    assert reason(excluded, bodies={}) is None
