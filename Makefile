@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: run test check format bench chaos ack-step remake-mini clean help
+.PHONY: run test fuzz check format bench chaos ack-step remake-mini clean help
 
 help:
 	@echo "make run    set up, build the miniature RS5M into build/mini, train a few steps on it, print its funnel"
 	@echo "make test   set up and run the tests"
+	@echo "make fuzz   the property tests on other examples than make test's, many more of them"
 	@echo "make check  formatting, lint, types"
 	@echo "make bench  measure each stage against its floor and against peers"
 	@echo "make chaos  25 random kills of the mini build, resumed to the same bytes"
@@ -23,6 +24,9 @@ test: $(VENV)/.test-ready
 	@$(BIN)/python -m pipeline.world.wheels
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
+fuzz: $(VENV)/.test-ready
+	RS5M_HYPOTHESIS=fuzz $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/manifests tests/stages
+
 check: $(VENV)/.test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -33,6 +37,7 @@ format: $(VENV)/.test-ready
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.test-ready
+	@$(PIP) --editable '.[test,bench]'
 	$(BIN)/python benchmarks/filter.py
 	$(BIN)/python benchmarks/bench_fetch.py
 	$(BIN)/python benchmarks/bench_fetch.py --latency-ms 20

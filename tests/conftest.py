@@ -18,7 +18,6 @@ from pipeline.workdir import open_workdir
 from pipeline.world.build import build_world
 from tests.world_building import Snapshot, Workdir
 
-
 # One commit passes or fails every time, on a busy machine too; `make fuzz` looks for what these examples do not show.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, max_examples=1000)

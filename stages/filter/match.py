@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from manifests.canonical import JsonValue
 from manifests.ledger import count_by_source
-from manifests.lexicon import load_lexicon
+from manifests.lexicon import Lexicon, load_lexicon
 from manifests.recipe import Settings
 from manifests.source_specs import spec_of
 from manifests.sources import SourceSpec
@@ -50,7 +50,8 @@ class Match(Step):
         source = spec_of(task.params)
         if source.subset == "rs3":
             return _match_archive(task, tables, source, None)
-        matcher = _matcher(task.settings.text("filter.lexicon"), _mode(task.settings), source.keywords == "all")
+        lexicon = load_lexicon(task.settings.text("filter.lexicon"))
+        matcher = _matcher(lexicon, _mode(task.settings), source.keywords == "all")
         if source.is_held:
             return _match_archive(task, tables, source, matcher)
         rows = MatchedRows(source, str(task.params["digest"]), task.settings)
@@ -97,9 +98,9 @@ def _match_archive(task: Task, tables: Tables, source: SourceSpec, matcher: Matc
 
 
 @cache
-def _matcher(lexicon: str, mode: Mode, takes_all: bool) -> Matcher:
+def _matcher(lexicon: Lexicon, mode: Mode, takes_all: bool) -> Matcher:
     """Return a matcher, made once a process: its engine's tables take longer than a small file."""
-    return Matcher(load_lexicon(lexicon), mode, takes_all=takes_all)
+    return Matcher(lexicon, mode, takes_all=takes_all)
 
 
 def _mode(settings: Settings) -> Mode:

@@ -28,7 +28,7 @@ class Plan(Step):
 
     Both draws hash the split group alone, so they are stable when rows are added, and no group stands on both sides.
     What [exclude] names leaves here at the latest, by what is known by now: the bytes' digest, the url that a redirect
-    led to, the released name.
+    led to, the released name. So does a row for which there are no words at all: an image someone held without any.
     """
 
     name = "shard.plan"
@@ -58,9 +58,12 @@ class Plan(Step):
         placed = _placed(survivors, task.settings.integer("seed"), task.settings.number("shard.val_fraction"), tars)
         described = _described(placed, tables, redirects=bool(exclusions))
         described = described.with_columns(exclusions.naming(described).alias("detail"))
-        left = described.filter(pl.col("detail").is_not_null())
-        rows = described.filter(pl.col("detail").is_null())
-        rows = rows.with_columns(composed(task.settings.lists("shard.caption")).alias("caption")).sort("sample_id")
+        described = described.with_columns(composed(task.settings.lists("shard.caption")).alias("caption"))
+        excluded = pl.col("detail").is_not_null()
+        wordless = pl.col("caption").fill_null("").str.strip_chars() == ""
+        reason = pl.when(excluded).then(pl.lit("shard.excluded")).otherwise(pl.lit("shard.no_caption")).alias("reason")
+        left = described.filter(excluded | wordless).with_columns(reason)
+        rows = described.filter(~excluded & ~wordless).sort("sample_id")
         plan = rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over("tar").alias("position"))
         columns = list(TABLES["plan"].schema.names)
         stems = [tar_stem(s, split, n) for s in _subsets(tables) for split in SPLITS for n in range(tars)]
@@ -71,7 +74,7 @@ class Plan(Step):
             ],
             ledger=ledger_frame(
                 self.name,
-                left.select("source", "sample_id", "sha256", "detail", pl.lit("shard.excluded").alias("reason")),
+                left.select("source", "sample_id", "sha256", "detail", "reason"),
             ),
             seen=count_by_source(survivors),
             kept=count_by_source(plan),
@@ -118,7 +121,7 @@ def composed(parts: Mapping[str, Sequence[str]]) -> pl.Expr:
     Args:
         parts: Columns (text, meta, chosen, top, ssl) by source, joined by a space in that order; what a row lacks is
             left out. ``*``: every source that is not named. A row that has none of them gets what it does have, the
-            chosen caption or its text: no pair is released without a text.
+            chosen caption or its text.
     """
     text = _joined(parts.get("*", ["text"]))
     for source, columns in sorted(parts.items()):

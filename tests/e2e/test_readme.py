@@ -38,6 +38,19 @@ def test_its_recipe_loads(tmp_path: Path) -> None:
     assert recipe.sources["cc3m"].metadata == ["/data/cc3m/Train_GCC-training.tsv"]
 
 
+def test_its_sources_of_ones_own_are_described_in_full(tmp_path: Path) -> None:
+    from manifests.source_specs import enabled_specs
+
+    file = tmp_path / "own.toml"
+    file.write_text('[recipe]\nname = "own"\n' + re.findall(r"```toml\n(.*?)```", README, re.DOTALL)[1])
+    specs = enabled_specs(load_recipe(str(file)))
+    assert {key: (spec.format, spec.keywords) for key, spec in specs.items()} == {
+        "mine": ("jsonl", "match"),
+        "held": ("webdataset", "all"),
+    }
+    assert (specs["mine"].columns.url, specs["mine"].text) == (("image_url",), ("caption",))
+
+
 def test_its_commands_and_targets_exist() -> None:
     from pipeline.cli import app
 

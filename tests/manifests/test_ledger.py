@@ -58,7 +58,7 @@ def test_details_are_short_and_printable(detail: str) -> None:
 
 
 def test_every_reason_of_the_contract_is_there() -> None:
-    assert len(reasons()) == 9 + 10 + 7 + 7 + 8 + 3 + 1 + 1
+    assert len(reasons()) == 9 + 10 + 7 + 7 + 8 + 3 + 1 + 2
     assert [r.name for r in reasons().values() if not r.in_ledger] == ["filter.no_keyword"]
     assert reasons()["dedup.benchmark_leak"].column == "leak"
     assert reasons()["dedup.empty"].column == "invalid"

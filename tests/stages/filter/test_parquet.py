@@ -95,6 +95,11 @@ def test_a_laion_row_in_full():
     ]
 
 
+def test_the_successor_of_laion5b_names_its_columns_otherwise():
+    ((hit,), _, _) = scan({"key": [5], "url": ["http://a"], "caption": ["aerial view"], "width": [640]})
+    assert (hit["url"], hit["text"], hit["width"], hit["extra"]) == ("http://a", "aerial view", 640, '{"key":5}')
+
+
 def test_a_coyo_row_brings_its_key_and_its_phash():
     table = {
         "id": [841814333321],
@@ -245,7 +250,7 @@ def test_a_source_of_ones_own_may_name_place_and_time():
             {"TEXT": ["t"], "caption": ["c"]},
             "no url column URL, which source laion2b needs; its columns are TEXT, caption",
         ),
-        ({"URL": ["u"], "caption": ["c"]}, "no text column TEXT or caption"),
+        ({"URL": ["u"], "title": ["c"]}, "no text column TEXT or caption"),
         ({"URL": ["u"], "TEXT": [1]}, "column TEXT holds int64, not text"),
         ({"URL": [["u"]], "TEXT": ["t"]}, "column URL holds list"),
         (pa.table([["u"], ["u"], ["t"]], names=["URL", "URL", "TEXT"]), "stands twice"),

@@ -200,6 +200,13 @@ def test_no_pair_is_without_a_text(parts):
     assert archived(meta=None, changed={"shard.caption": parts}).row("plan", "a")["caption"] == "the chosen"
 
 
+@pytest.mark.parametrize("words", ["", "  "])
+def test_an_image_without_any_words_is_not_released(words):
+    done = plan({"a": "g", "b": "h"}, text=words)
+    assert done.table("plan").is_empty()
+    assert [(row["reason"], row["detail"]) for row in done.left().values()] == [("shard.no_caption", None)] * 2
+
+
 def test_images_of_another_split_do_not_share_their_names():
     val = archived(url="fmow:val/port/port_1/port_1_0_rgb.jpg").row("plan", "a")["img_name"]
     assert val == "fmow_val_port_1_0_rgb.jpg"
