@@ -123,12 +123,12 @@ def scan_block(block: Block, first_row: int, reading: Reading) -> Scan:
 def _possible(lines: pa.StringArray, wanted: Mask, reading: Reading) -> list[int]:
     """Tell which lines may match. Whole lines are looked at, urls and all, because their texts stand inside."""
     if reading.plain is None:
-        found = reading.matcher.possible(lines).to_numpy(zero_copy_only=False) & wanted
+        found = reading.matcher.possible(lines) & wanted
         return [int(line) for line in np.flatnonzero(found)]
     at = np.flatnonzero(wanted)
     if not len(at):
         return []
-    found = reading.matcher.possible(reading.plain(lines.take(pa.array(at)))).to_numpy(zero_copy_only=False)
+    found = reading.matcher.possible(reading.plain(lines.take(pa.array(at))))
     return [int(line) for line in at[found]]
 
 

@@ -23,6 +23,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from manifests.lexicon import Lexicon
 from stages.filter.prefilter import FOLD, HYPHENS, SPACES, Prefilter, make_prefilter
@@ -79,19 +80,19 @@ class Matcher:
         """Tell whether a text with these keywords stays."""
         return self.takes_all or bool(keywords)
 
-    def possible(self, texts: pa.Array | pa.ChunkedArray) -> pa.BooleanArray:
+    def possible(self, texts: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
         """Tell which texts may stay: all that do, and a few that do not.
 
         Args:
             texts: Strings (string or large_string), nulls allowed. Invalid UTF-8 does no harm.
 
         Returns:
-            One boolean a row, no nulls; a null text is False.
+            (rows,) bool; a null text is False.
         """
         if self.takes_all:
-            return pa.array(np.ones(len(texts), np.bool_))
+            return np.ones(len(texts), np.bool_)
         whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-        return pa.array(self._prefilter.possible(whole))
+        return self._prefilter.possible(whole)
 
     def mask(self, texts: pa.Array | pa.ChunkedArray) -> pa.BooleanArray:
         """Tell which texts hold a keyword: exactly those for which `keywords` is not empty.
@@ -102,7 +103,7 @@ class Matcher:
         Returns:
             One boolean a row, no nulls; a null text is False.
         """
-        found = self.possible(texts).to_numpy(zero_copy_only=False)
+        found = self.possible(texts)
         rows = found.nonzero()[0]
         for row, text in zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), strict=True):
             found[row] = bool(self.keywords(text))
@@ -118,14 +119,13 @@ class Matcher:
             The entries as the lexicon writes them, in its order, stems before names.
         """
         folded = text.lower() if text.isascii() else text.translate(FOLD)
-        found = [
-            (place, entry)
-            for head, entries in self._by_head
-            if head in folded  # the first word rules most entries out, the last one most of the others
-            for place, entry, tail, pattern in entries
-            if tail in folded and self._stands(entry, pattern, folded)
-        ]
-        return tuple(entry for _, entry in sorted(found))
+        found: list[tuple[int, str]] = []
+        for head, entries in self._by_head:
+            if head in folded:  # the first word rules most entries out, the last one most of the others
+                for place, entry, tail, pattern in entries:
+                    if tail in folded and self._stands(entry, pattern, folded):
+                        found.append((place, entry))
+        return tuple([entry for _, entry in sorted(found)])
 
     def _stands(self, entry: str, pattern: re.Pattern[str], text: str) -> bool:
         hit = pattern.search(text)

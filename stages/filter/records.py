@@ -117,7 +117,7 @@ def _scan_block(block: Sequence[Record], columns: Sequence[str], layout: Layout,
     # Texts are looked at alone: a keyword never runs across the mark that joins them.
     possible = matcher.possible(pa.array([b"\n".join(texts) for _, texts in read], pa.string()))
     hits: list[dict[str, Any]] = []
-    for (record, texts), may in zip(read, possible.to_pylist(), strict=True):
+    for (record, texts), may in zip(read, possible.tolist(), strict=True):
         if may and matcher.accepts((found := find(texts, layout, matcher))[1]):
             try:
                 hits.append(_hit(record, texts, found, columns, layout))

@@ -24,10 +24,9 @@ def possible_rows(column: pa.Array, matcher: Matcher) -> NDArray[np.bool_]:
         matcher: The keywords.
     """
     if not is_list(column.type):
-        mask: NDArray[np.bool_] = matcher.possible(column).to_numpy(zero_copy_only=False)
-        return mask
+        return matcher.possible(column)
     rows = np.zeros(len(column), np.bool_)
-    inside = matcher.possible(text_strings(pc.list_flatten(column))).to_numpy(zero_copy_only=False)
+    inside = matcher.possible(text_strings(pc.list_flatten(column)))
     rows[pc.list_parent_indices(column).to_numpy()[inside]] = True
     return rows
 
