@@ -94,21 +94,6 @@ class Matcher:
         whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
         return self._prefilter.possible(whole)
 
-    def mask(self, texts: pa.Array | pa.ChunkedArray) -> pa.BooleanArray:
-        """Tell which texts hold a keyword: exactly those for which `keywords` is not empty.
-
-        Args:
-            texts: Strings in valid UTF-8 (string or large_string), nulls allowed.
-
-        Returns:
-            One boolean a row, no nulls; a null text is False.
-        """
-        found = self.possible(texts)
-        rows = found.nonzero()[0]
-        for row, text in zip(rows.tolist(), texts.take(pa.array(rows)).to_pylist(), strict=True):
-            found[row] = bool(self.keywords(text))
-        return pa.array(found, pa.bool_())
-
     def keywords(self, text: str) -> tuple[str, ...]:
         """Name the entries that match a text.
 

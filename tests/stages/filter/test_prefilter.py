@@ -56,6 +56,13 @@ def test_no_text_with_a_keyword_is_passed_over(texts, start, large):
             assert not any(wanted and not one for one, wanted in zip(found, holds, strict=True))
 
 
+def stays(engine, column):
+    """Which texts stay after the exact test."""
+    matcher = Matcher(RS5M, "stem", prefilter=engine(ENTRIES))
+    may = matcher.possible(column).tolist()
+    return [one and bool(matcher.keywords(text)) for one, text in zip(may, column.to_pylist(), strict=True)]
+
+
 def stands_in(text, entries):
     folded = text.translate(FOLD)
     spaces, hyphens = "".join(map(chr, SPACES)), "".join(map(chr, HYPHENS))
@@ -66,7 +73,7 @@ def stands_in(text, entries):
 @given(TEXTS)
 def test_the_rows_that_stay_do_not_depend_on_the_engine(texts):
     column = pa.array(texts, pa.string())
-    masks = [Matcher(RS5M, "stem", prefilter=make(ENTRIES)).mask(column).to_pylist() for make in ENGINES.values()]
+    masks = [stays(make, column) for make in ENGINES.values()]
     assert masks[0] == masks[1]
 
 
@@ -80,7 +87,7 @@ def test_a_find_across_two_rows_is_none_of_the_first(engine):
     texts = ["an aerial", " view", "aerial view"]
     found = engine(ENTRIES).possible(pa.array(texts))
     assert (found[0], found[2]) == (False, True)
-    assert Matcher(RS5M, "stem", prefilter=engine(ENTRIES)).mask(pa.array(texts)).to_pylist() == [False, False, True]
+    assert stays(engine, pa.array(texts)) == [False, False, True]
 
 
 def test_bytes_that_are_no_text_do_no_harm(engine):
