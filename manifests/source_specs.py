@@ -12,6 +12,7 @@ from manifests.recipe import Recipe, Source
 from manifests.recipe_files import RecipeError
 from manifests.sources import Columns, SourceSpec, load_sources
 
+_FIXED_LAYOUTS = ("vg", "yfcc")
 _OWN_KEYS = ("format", "columns", "header", "keywords", "licence", "credit")
 
 
@@ -46,6 +47,11 @@ def _spec(key: str, source: Source, known: Mapping[str, SourceSpec]) -> SourceSp
     if key in known:
         if other := [name for name in told if name != "columns"]:
             raise RecipeError(f"sources.{key}.{other[0]}: {key} is described already; only its columns can be renamed")
+        if told and (known[key].is_archive or known[key].format in _FIXED_LAYOUTS):
+            raise RecipeError(
+                f"sources.{key}.columns: the layout of {key} is fixed, its columns cannot be renamed. Take them out; a "
+                "copy with another layout can be a source of your own, with a format and a name of its own"
+            )
         return _renamed(known[key], source) if told else known[key]
     if not source.format:
         raise RecipeError(
@@ -60,6 +66,7 @@ def _spec(key: str, source: Source, known: Mapping[str, SourceSpec]) -> SourceSp
             "key": key,
             "name": key,
             "format": source.format,
+            "own": True,
             **_columns(key, source),
             "headers": [source.header] if source.header else [],
             "keywords": source.keywords or ("all" if held else "match"),
@@ -74,7 +81,9 @@ def _renamed(spec: SourceSpec, source: Source) -> SourceSpec:
     """Return a described source with the columns that the recipe names in place of its own."""
     named = _columns(spec.key, source)
     columns = {**spec.columns.model_dump(), **cast("dict[str, object]", named.pop("columns"))}
-    return _checked(spec.key, {**spec.model_dump(), **named, "columns": columns})
+    texts = cast("list[str]", named.get("text") or spec.text)
+    instead = {name: others for name, others in spec.instead.items() if name in texts}
+    return _checked(spec.key, {**spec.model_dump(), **named, "columns": columns, "instead": instead})
 
 
 def _columns(key: str, source: Source) -> dict[str, object]:

@@ -107,8 +107,11 @@ class SourceSpec(_Frozen):
         subset: Lane it belongs to.
         format: Layout of its metadata files, or of its archive.
         columns: Where the fields of a row stand.
-        text: Columns whose text is matched and published, in order; those a file lacks are passed over.
+        text: Columns whose text is matched and published, in order. A table must have all of them; a record of a file
+            of objects may lack some, whose text is empty then.
+        instead: Text column to the names that are tried where a file lacks it.
         text_joiner: Joins several texts into one caption.
+        own: Whether the recipe describes it: then a table must have every column that is named, not only url and text.
         headers: Names of the columns of a file without a header line: one list for each number of columns such files
             are published with. Empty: the file's first line names them.
         beside: Files that belong to every file of rows, by role: a pattern of their names, in any case.
@@ -132,7 +135,9 @@ class SourceSpec(_Frozen):
     format: Format
     columns: Columns = Columns()
     text: Names = ()
+    instead: Mapping[str, Names] = Field(default_factory=dict)
     text_joiner: str = ". "
+    own: bool = False
     headers: tuple[Names, ...] = ()
     beside: Mapping[str, str] = Field(default_factory=dict)
     keywords: Literal["match", "all"] = "match"
@@ -175,6 +180,8 @@ class SourceSpec(_Frozen):
             raise ValueError(f"source {self.key}: formats {', '.join(_ARCHIVES)} are of subset rs3, and only they")
         if not self.is_archive and not (self.columns.url and self.text):
             raise ValueError(f"source {self.key}: name the url column and at least one text column")
+        if strange := sorted(set(self.instead) - set(self.text)):
+            raise ValueError(f"source {self.key}: instead names {strange[0]}, which is no text column")
         if self.headers and self.format not in ("tsv", "csv", "yfcc"):
             raise ValueError(f"source {self.key}: headers belong to files without a header line, not to {self.format}")
         if len({len(names) for names in self.headers}) != len(self.headers):

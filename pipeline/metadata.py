@@ -74,7 +74,7 @@ def metadata_slices(
 
     Raises:
         RecipeError: If a source is unknown, has no metadata, a file or folder is missing, a folder holds no image of
-            its source, a companion is missing, or two files of one source have equal digests.
+            RS3, a companion is missing, or two files of one source have equal digests.
     """
     specs = enabled_specs(recipe)
     if not specs:
@@ -112,7 +112,7 @@ def _of_source(spec: SourceSpec, source: Source, store: Store, files: MetadataFi
             f"{spec.key}-{digest[:12]}-{told.get('first_group', 0)}",
             spec.key,
             digest,
-            {**spec_params(spec), **told, "attributes": source.attributes},
+            {**spec_params(spec), **told, "attributes": source.attributes, "attributes_digest": attributes},
             attributes,
         )
         for digest, told in cut
@@ -191,18 +191,41 @@ def _ranges(file: MetadataFile) -> list[tuple[int, int, int]]:
 def _archives(
     spec: SourceSpec, named: Sequence[Named], store: Store, files: MetadataFiles
 ) -> Iterator[tuple[str, dict[str, JsonValue]]]:
-    """Yield (digest, what the step is told) of every folder or archive of a source."""
+    """Yield (digest, what the step is told) of every folder or archive of a source.
+
+    Of images that someone holds, what is no archive or holds none is a partition that fails: the others go on.
+    """
+    faults: dict[str, str] = {}
     try:
-        packed = [item for item in named if kind_of(store, item.uri) != "folder"]
+        packed = [item for item in named if not _is_folder(spec, item, store, faults)]
         digests = {item.uri: said.digest for item, said in zip(packed, files.look(packed), strict=True)}
-        digests |= {item.uri: _folder_digest(spec, item, store) for item in named if item.uri not in digests}
+        digests |= {item.uri: _folder_digest(spec, item, store, faults) for item in named if item.uri not in digests}
+        whole = [item for item in named if item.uri not in faults]
         if spec.is_held:
-            named = _distinct(spec, named, digests, store)
+            whole = _distinct(spec, whole, digests, store)
     except ArchiveError as error:
         raise RecipeError(f"sources.{spec.key}.metadata: {error}") from error
-    _refuse_copies(spec, [(item.uri, digests[item.uri]) for item in named])
-    for item in named:
-        yield digests[item.uri], {"uri": item.uri, "digest": digests[item.uri]}
+    told: dict[str, list[str]] = {}
+    for uri in faults:
+        told.setdefault(digests[uri], []).append(uri)
+    known = [(item.uri, digests[item.uri]) for item in whole]
+    _refuse_copies(spec, [*known, *((uris[0], digest) for digest, uris in told.items())])
+    for uri, digest in known:
+        yield digest, {"uri": uri, "digest": digest}
+    for digest, uris in told.items():  # equal ones, as folders without a file, are one partition
+        problem = "; ".join(faults[uri] for uri in uris)
+        yield digest, {"uri": uris[0], "digest": digest, "problem": f"{problem}, or leave it out"}
+
+
+def _is_folder(spec: SourceSpec, item: Named, store: Store, faults: dict[str, str]) -> bool:
+    """Tell whether a name stands for a folder; a file that is no archive goes to the faults of held images."""
+    try:
+        return kind_of(store, item.uri) == "folder"
+    except ArchiveError as error:
+        if not spec.is_held or item.bytes is None:
+            raise
+        faults[item.uri] = str(error)
+        return False
 
 
 def _distinct(spec: SourceSpec, named: Sequence[Named], digests: Mapping[str, str], store: Store) -> list[Named]:
@@ -223,18 +246,18 @@ def _distinct(spec: SourceSpec, named: Sequence[Named], digests: Mapping[str, st
     return kept
 
 
-def _folder_digest(spec: SourceSpec, item: Named, store: Store) -> str:
+def _folder_digest(spec: SourceSpec, item: Named, store: Store, faults: dict[str, str]) -> str:
     """Return the digest of a folder: it is listed, and must hold an image of its source."""
     try:
-        if spec.format == "webdataset":
-            raise RecipeError(
-                f"sources.{spec.key}.metadata: {item.uri} is a folder; name its tars, e.g. {item.uri}/*.tar"
-            )
         with open_archive(store, item.uri) as folder:
             members = folder.members()
             paths = (member.path for member in members)
-            if spec.format in EXPECTED and not find_frames(spec.format, folder.name, paths).any:
-                raise RecipeError(f"sources.{spec.key}.metadata: {no_images(item.uri, spec.format)}")
+            if spec.format == "webdataset":
+                faults[item.uri] = f"{item.uri} is a folder; name its tars, e.g. {item.uri}/*.tar"
+            elif spec.format in EXPECTED and not find_frames(spec.format, folder.name, paths).any:
+                if not spec.is_held:
+                    raise RecipeError(f"sources.{spec.key}.metadata: {no_images(item.uri, spec.format)}")
+                faults[item.uri] = no_images(item.uri, spec.format)
             return folder_digest(members)
     except (ArchiveError, OSError) as error:
         raise RecipeError(f"sources.{spec.key}.metadata: {error}") from error

@@ -23,6 +23,9 @@ from pipeline.worker import Outcome, TaskSpec
 from stages.step import ModelMissingError, Step
 
 _WAIT_S = 0.2
+# Errors, as workers name them, that another attempt would meet again: a file that is at fault stays so, and one that
+# changed has to be planned anew.
+_LASTING = ("MetadataError: ", "ChangedFileError: ")
 
 
 @dataclass(slots=True)
@@ -231,7 +234,8 @@ class Runner:
             raise ModelMissingError(failure.message)
         if failure.kind == "corrupt":
             self._repair(failure.path, failure.message)
-        if failure.kind not in ("corrupt", "out_of_memory") and attempts <= self._run.retries:
+        lasting = failure.kind in ("corrupt", "out_of_memory") or failure.message.startswith(_LASTING)
+        if not lasting and attempts <= self._run.retries:
             self._events("partition_retried", step=plan.step, partition=plan.partition, error=failure.message)
             return True
         self.summary.failed[plan.name] = failure.message

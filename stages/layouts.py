@@ -17,8 +17,8 @@ EXPECTED = {
     "fmow": "train/CLASS/CLASS_N/CLASS_N_I_rgb.jpg (or _msrgb.jpg), each with a .json beside it",
     "bigearthnet": "PATCH/PATCH_B01.tif .. PATCH_B12.tif and PATCH_labels_metadata.json (v1), or SCENE/PATCH/... (v2)",
     "millionaid": "test/P0000001.jpg",
-    "webdataset": "KEY.jpg with KEY.txt or KEY.json beside it (of a folder of tars name the tars: FOLDER/*.tar)",
-    "imagefolder": "any folders of jpg, png, webp, gif, bmp, tif",
+    "webdataset": "KEY.jpg with KEY.txt or KEY.json beside it, in tars (name the tars: FOLDER/*.tar)",
+    "imagefolder": "FOLDER/NAME.jpg (or .png, .webp, .gif, .bmp, .tif), in folders of any name and depth",
 }
 """The layout of each set, in words."""
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from manifests.sources import SourceSpec
-from stages.filter.headers import fitting, header_line
-from stages.filter.line_blocks import Block, Reading
+from stages.filter.headers import columns_of
+from stages.filter.line_blocks import Reading
 from stages.filter.matcher import Matcher
-from stages.filter.quoted import cut_whole, scan_quoted, splitter
+from stages.filter.quoted import cutting, scan_quoted
 from stages.filter.rows import Scan, resolve
 from stages.filter.streams import BLOCK_BYTES, name_of, unpacked
 
@@ -27,26 +27,21 @@ def scan_csv(file: BinaryIO, spec: SourceSpec, matcher: Matcher, *, block_bytes:
 
     Args:
         file: An open file of bytes, packed or not.
-        spec: The source it belongs to. One of `headers` names the fields: the one that fits the first record that fits
-            any; where there are none, the first line does.
+        spec: The source it belongs to. One of `headers` names the fields: the one that most of its first records fit;
+            where there are none, the first line does.
         matcher: The keywords.
         block_bytes: Bytes read at a time; what is found does not depend on it.
 
     Yields:
-        One scan a block, in file order. A row's position is its record, from 0, the header not counted.
+        Scans of a block or less, in file order. A row's position is its record, from 0, the header not counted.
 
     Raises:
-        MetadataError: The file is damaged, no record of the first 2 MiB is of this source, the header line is
-            missing, no column holds the url or a text, or quotes are never closed again and again.
+        MetadataError: The file is damaged or empty, less than half of the records of the first 2 MiB are of this
+            source, the header line is missing, no column holds the url or a text, the url column holds no urls, or
+            quotes are never closed again and again.
     """
     name = name_of(file)
-    stream = unpacked(file, name)
-    split = splitter(_COMMA)
-    columns, stream = fitting(stream, spec, _cut, name) if spec.headers else header_line(stream, split, name)
-    if columns:
-        reading = Reading(columns, resolve(spec, columns, name), matcher, split)
-        yield from scan_quoted(stream, _COMMA, reading, name, block_bytes)
-
-
-def _cut(body: bytes, fields: int) -> Iterator[Block]:
-    return cut_whole(body, fields, _COMMA)
+    how = cutting(_COMMA)
+    columns, stream = columns_of(unpacked(file, name), spec, how, name)
+    reading = Reading(columns, resolve(spec, columns, name), matcher, how.split)
+    yield from scan_quoted(stream, _COMMA, reading, name, block_bytes)

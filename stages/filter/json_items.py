@@ -29,6 +29,8 @@ _COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 # A string, a bracket, or a quote whose string does not end in what was read.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}"]', re.DOTALL)
 _NUMBER_TAIL = 4  # characters after a number that show that it ends: "1.", "1e" and "1e+" may go on
+_TAIL_CHARS = 16  # what is cut short ends within these: the longest is "-Infinity", or an escape of six characters
+_CUT_STRING = "Unterminated string"  # how `json` begins what it says of one; its place is where the string begins
 _MAX_DIGITS = 4_000  # Python reads no integer of more than 4,300; a longer one is infinite
 _DEEP = f"nested deeper than {MAX_LEVELS} levels"
 _HEAD_ITEMS = 16
@@ -219,7 +221,9 @@ class _Text:
                 value = Refused(_DEEP)
             except json.JSONDecodeError as error:
                 ahead = error.pos - self._at
-                if self._more():
+                # What is wrong before the end of what was read stays wrong, whatever comes.
+                cut = error.msg.startswith(_CUT_STRING) or len(self._text) - error.pos < _TAIL_CHARS
+                if cut and self._more():
                     continue
                 raise self._wrong(error.msg, ahead) from error
             except ValueError:

@@ -5,7 +5,7 @@ How a file is cut into records and fields is for its reader to say (`stages.filt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from stages.filter.values import detail
 
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
+
+MAX_SCAN_ROWS = 65_536
+"""Records of a scan. A block of blank lines holds millions, each a bad row; whoever reads them may want to stop."""
 
 _NEWLINE = 10
 
@@ -86,6 +89,33 @@ def cut_lines(body: bytes, mark: int) -> Block:
     offsets = np.concatenate(([0], np.flatnonzero(data == _NEWLINE) + 1))
     marks = np.flatnonzero(data == mark)
     return Block(body, offsets, marks, np.diff(np.searchsorted(marks, offsets)) + 1)
+
+
+def scan_blocks(blocks: Iterable[Block], reading: Reading) -> Iterator[Scan]:
+    """Scan the records of a file, one scan a block, or several of at most `MAX_SCAN_ROWS` records each."""
+    row = 0
+    for block in blocks:
+        for piece in pieces(block):
+            yield scan_block(piece, row, reading)
+            row += len(piece.fields)
+
+
+def pieces(block: Block) -> Iterator[Block]:
+    """Cut a block into blocks of at most `MAX_SCAN_ROWS` records."""
+    records = len(block.fields)
+    if records <= MAX_SCAN_ROWS:
+        yield block
+        return
+    for first in range(0, records, MAX_SCAN_ROWS):
+        end = min(first + MAX_SCAN_ROWS, records)
+        begins, ends = int(block.offsets[first]), int(block.offsets[end])
+        left, right = np.searchsorted(block.marks, (begins, ends))
+        yield Block(
+            block.body[begins:ends],
+            block.offsets[first : end + 1] - begins,
+            block.marks[left:right] - begins,
+            block.fields[first:end],
+        )
 
 
 def scan_block(block: Block, first_row: int, reading: Reading) -> Scan:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from stages.filter.matcher import Matcher
+from stages.filter.page_sizes import expands, start_of
 from stages.filter.text_columns import is_list, possible_rows
 
 RUN_ROWS = 524_288
@@ -35,7 +36,13 @@ _MAGIC_BYTES = 4
 _FOOTER_TAIL_BYTES = 8  # length of the footer, and the magic bytes
 _PIECE_BYTES = 8 << 20
 _PIECES_AT_ONCE = 8
-_REFUSED = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowInvalid, pa.ArrowNotImplementedError)
+_REFUSED = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    pa.ArrowInvalid,
+    pa.ArrowNotImplementedError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ class Run:
     Attributes:
         start: The first.
         end: The one to stop before.
-        text_bytes: Their text columns, decoded.
+        text_bytes: Their text columns, as they are encoded; see `page_sizes` for what that may grow to.
     """
 
     start: int
@@ -119,12 +126,15 @@ def masked_rows(
         scratch: Folder for the ranges of a file that is not on a local disk.
 
     Returns:
-        The rows; None where polars does not read them, or the file is elsewhere and there is no scratch.
+        The rows; None where polars does not read them, their text grows beyond `MAX_TEXT_BYTES` when it is decoded, or
+        the file is elsewhere and there is no scratch.
     """
     with _local(file, metadata, run, columns, scratch) as path:
         if path is None:
             return None
         try:
+            if expands(path, metadata, range(run.start, run.end), columns, MAX_TEXT_BYTES):
+                return None
             return _read(path, rows, columns, text, matcher)
         except _REFUSED:
             return None
@@ -193,9 +203,7 @@ def _ranges(
         said = metadata.row_group(group)
         for chunk in (said.column(index) for index in range(said.num_columns)):
             if chunk.path_in_schema.split(".")[0] in columns:
-                start = chunk.data_page_offset
-                if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-                    start = min(start, chunk.dictionary_page_offset)
+                start = start_of(chunk)
                 found.append((start, start + chunk.total_compressed_size))
     return [(at, min(at + _PIECE_BYTES, end)) for start, end in found for at in range(start, end, _PIECE_BYTES)]
 

@@ -10,30 +10,27 @@ from functools import cache
 from typing import ClassVar
 
 import polars as pl
-import pyarrow.parquet as pq
 
-from manifests.canonical import JsonValue
+from manifests.canonical import JsonValue, canonical_digest
 from manifests.ledger import count_by_source
 from manifests.lexicon import Lexicon, load_lexicon
 from manifests.recipe import Settings
 from manifests.source_specs import spec_of
 from manifests.sources import SourceSpec
-from manifests.store import Store
-from manifests.tables import to_frame
 from stages.filter.archive_scan import scan_archive
+from stages.filter.attributes import with_attributes
 from stages.filter.formats import scan_metadata
 from stages.filter.held import scan_held
-from stages.filter.matched_rows import MatchedRows, keyword_counts
+from stages.filter.matched_rows import MatchedRows, keyword_counts, own_terms
 from stages.filter.matcher import Matcher, Mode
 from stages.step import Output, Prior, Result, Step, Tables, Task
-from stages.uris import open_uri
 
 
 class Match(Step):
     """Keeps the rows that match the lexicon, and every image of an archive; everything else is counted or listed.
 
     A partition is a file, a range of a Parquet file's row groups, or a folder or archive of images; the planner hands
-    source, uri, digest, first_group, end_group and the source's attributes file in ``params``.
+    source, uri, digest, first_group, end_group and the source's attributes file with its digest in ``params``.
     """
 
     name = "filter.match"
@@ -57,7 +54,7 @@ class Match(Step):
         rows = MatchedRows(source, str(task.params["digest"]), task.settings)
         for scan in scan_metadata(tables.store, source, task.params, matcher, task.scratch):
             rows.add(scan)
-        frame = _with_attributes(rows.frame(), tables.store, str(task.params.get("attributes") or ""))
+        frame = _attributed(rows.frame(), task, tables)
         rows.check(task.params.get("rows"))
         return Result(
             outputs=[Output("candidates", frame)],
@@ -72,6 +69,8 @@ class Match(Step):
         """Return the digests of the lexicon and of the source's description."""
         source = spec_of(params)
         pins = {f"source {source.key}": source.digest}
+        if terms := {} if source.is_archive else own_terms(source):  # they stand in its rows
+            pins[f"terms {source.key}"] = canonical_digest(terms)
         if source.subset != "rs3":
             lexicon = settings.text("filter.lexicon")
             pins[f"lexicon {lexicon}"] = load_lexicon(lexicon).digest
@@ -86,7 +85,7 @@ def _match_archive(task: Task, tables: Tables, source: SourceSpec, matcher: Matc
     else:
         max_text_bytes = task.settings.integer("filter.max_text_bytes")
         scan = scan_held(tables.store, source, uri, digest, matcher, max_text_bytes)
-    frame = _with_attributes(scan.frame, tables.store, str(task.params.get("attributes") or ""))
+    frame = _attributed(scan.frame, task, tables)
     return Result(
         outputs=[Output("candidates", frame)],
         ledger=scan.departures.frame(),
@@ -107,14 +106,6 @@ def _mode(settings: Settings) -> Mode:
     return "substring" if settings.text("filter.mode") == "substring" else "stem"
 
 
-def _with_attributes(frame: pl.DataFrame, store: Store, uri: str) -> pl.DataFrame:
-    """Fill licence, credit and group from the source's attributes file, keyed by url; the first row of a url counts."""
-    if not uri or not frame.height:
-        return frame
-    with open_uri(store, uri) as file:
-        table = pq.read_table(file)
-    names = [name for name in ("licence", "credit", "group") if name in table.column_names]
-    known = to_frame(table.select(["url", *names])).unique("url", keep="first", maintain_order=True)
-    joined = frame.join(known, on="url", how="left", suffix="_given", maintain_order="left")
-    filled = [pl.coalesce(f"{name}_given", name).alias(name) for name in names]
-    return joined.with_columns(filled).select(frame.columns)
+def _attributed(frame: pl.DataFrame, task: Task, tables: Tables) -> pl.DataFrame:
+    told = (str(task.params.get(name) or "") for name in ("attributes", "attributes_digest"))
+    return with_attributes(frame, tables.store, *told)

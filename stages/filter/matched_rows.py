@@ -21,6 +21,7 @@ from stages.filter.values import detail
 
 # What nearly all urls look like; any other is parsed.
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]*[A-Za-z0-9][A-Za-z0-9.-]*(?:/|$)")
+_MANY_BAD_ROWS = 1_000
 _ENGLISH = ("", "en", "eng", "english")
 
 
@@ -44,13 +45,26 @@ class MatchedRows:
         self._max_text_bytes = settings.integer("filter.max_text_bytes")
         self._english_only = settings.flag("filter.english_only")
         self._kept: list[pl.DataFrame] = []
+        self._terms = own_terms(source)
+        self._bad = 0
         self.seen = 0
         self.unmatched = 0
         self.departures = Departures("filter.match")
 
     def add(self, scan: Scan) -> None:
-        """Add a piece of the file."""
+        """Add a piece of the file.
+
+        Raises:
+            MetadataError: Most rows cannot be read, and they are many: the file is another one than its source's.
+        """
         self.seen += scan.rows_seen
+        self._bad += len(scan.bad)
+        if self._bad > _MANY_BAD_ROWS and 2 * self._bad > self.seen:
+            why = scan.bad[-1][1] if scan.bad else "see those before"
+            raise MetadataError(
+                f"{self._source.key}: {self._bad} of the first {self.seen} rows cannot be read, the last: {why}; "
+                "check that the file belongs to this source, or fetch it again"
+            )
         self.unmatched += scan.rows_seen - scan.hits.num_rows - len(scan.bad)
         for row, why in scan.bad:
             self.departures.add(self._source.key, "", "filter.bad_row", locator=locator(self._digest, row), detail=why)
@@ -72,6 +86,7 @@ class MatchedRows:
             pl.Series("sample_id", ids, pl.String),
             pl.Series("locator", places, pl.String),
             **{name: pl.lit(value) for name, value in constants.items()},
+            **{name: pl.col(name).fill_null(pl.lit(value)) for name, value in self._terms.items()},
         )
         wanted = empty_frame(TABLES["matched"]).schema
         return found.filter(pl.Series(stay, dtype=pl.Boolean)).select(
@@ -107,6 +122,17 @@ class MatchedRows:
     def frame(self) -> pl.DataFrame:
         """Return the rows that stay."""
         return pl.concat([empty_frame(TABLES["matched"]), *self._kept])
+
+
+def own_terms(source: SourceSpec) -> dict[str, str]:
+    """Return licence and credit that a recipe names for a source of its own: they are those of all its rows.
+
+    Those of a source that the project describes are of its metadata, and say nothing of an image.
+    """
+    if not source.own:
+        return {}
+    licence = "" if source.licence == "unknown" else source.licence
+    return {name: said for name, said in (("licence", licence), ("credit", source.credit)) if said}
 
 
 def keyword_counts(frames: Iterable[pl.DataFrame]) -> dict[str, JsonValue]:

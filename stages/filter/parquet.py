@@ -3,11 +3,13 @@
 Plain files, as LAION and COYO publish them, go through polars: it decodes the text of all rows, asks for the mask, and
 decodes the other columns for the masked rows alone. Whatever is not plain (types beyond numbers and text, a row group
 too large to hold its text, text that is no UTF-8, damage) goes through pyarrow, every column of every row, a batch at a
-time. Both ways give the same rows.
+time, in bytes that are bounded whatever the file's encoding makes of them. So do files whose text would grow beyond
+bounds. Both ways give the same rows.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,12 +22,21 @@ from pyarrow import types
 from manifests.sources import SourceSpec
 from stages.filter.masked_parquet import MAX_TEXT_BYTES, is_plain, masked_rows, row_runs
 from stages.filter.matcher import Matcher
+from stages.filter.page_sizes import row_bytes, shares_prefixes, text_leaves
 from stages.filter.rows import HITS, Layout, MetadataError, Scan, find, flat_texts, make_hit, make_hits, resolve
 from stages.filter.text_columns import is_list, possible_rows, text_strings
+from stages.filter.unreadable import as_parquet, name_of
 from stages.filter.values import detail
 
 BATCH_ROWS = 32_768
-"""Rows decoded at a time: about 5 MiB of url and text."""
+"""Rows decoded at a time at most: about 5 MiB of url and text."""
+BATCH_BYTES = 32 << 20
+"""Text decoded at a time, or one row: a match holds it several times over."""
+
+_FEW_ROWS = 64
+# Of values that are written without what they share with the one before, a few rows can be large.
+_PREFIXED_ROWS = 256
+_readable = partial(as_parquet, error_type=MetadataError)
 
 
 def row_groups(file: BinaryIO) -> list[int]:
@@ -65,7 +76,7 @@ def scan_parquet(
         MetadataError: It is not Parquet, is damaged, or lacks columns the source needs.
         ValueError: There are no such row groups.
     """
-    name = _name(file)
+    name = name_of(file)
     with _readable(file):
         parquet = pq.ParquetFile(file)
         schema = parquet.schema_arrow
@@ -89,14 +100,47 @@ def scan_parquet(
             continue
         row = start
         for group in range(run.start, run.end):
-            for batch in _batches(file, parquet, group, columns):
+            for batch in _batches(file, parquet.metadata, group, columns):
                 yield _scan_batch(batch, row, layout, matcher)
                 row += batch.num_rows
 
 
-def _batches(file: BinaryIO, parquet: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _batches(file: BinaryIO, metadata: Any, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:  # noqa: ANN401
+    """Yield a row group in batches whose text, once decoded, is at most `BATCH_BYTES`, or one row.
+
+    Text is read as dictionaries: a value that many rows share stands there once, until its batch is cut.
+    """
+    said = metadata.row_group(group)
+    leaves = text_leaves(metadata, columns)
+    chunks = [said.column(index) for index in range(said.num_columns)]
+    texts = [chunk for chunk in chunks if chunk.path_in_schema in leaves]
+    row = 1 + sum(chunk.total_uncompressed_size for chunk in texts) // max(1, said.num_rows)
+    most = _PREFIXED_ROWS if any(map(shares_prefixes, texts)) else BATCH_ROWS
+    rows = min(most, max(_FEW_ROWS, BATCH_BYTES // row))
     with _readable(file):
-        yield from parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False)
+        parquet = pq.ParquetFile(file, read_dictionary=leaves)
+        for batch in parquet.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
+            ends = np.cumsum(row_bytes(batch)) // BATCH_BYTES
+            cuts = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist(), batch.num_rows]
+            for start, end in pairwise(cuts):
+                yield _decoded(batch, start, end)
+
+
+def _decoded(batch: pa.RecordBatch, start: int, end: int) -> pa.RecordBatch:
+    """Return rows of a batch with their text written out."""
+    part = batch.slice(start, end - start)
+    arrays = []
+    for column in part.columns:
+        if types.is_dictionary(column.type):
+            arrays.append(column.dictionary_decode())
+        elif is_list(column.type) and types.is_dictionary(column.type.value_type):
+            # Taken, as a slice of lists would decode the values of the whole batch.
+            taken = column.take(pa.array(np.arange(len(column))))
+            text = pa.large_list(column.type.value_type.value_type)
+            arrays.append(taken.cast(text))
+        else:
+            arrays.append(column)
+    return pa.RecordBatch.from_arrays(arrays, names=part.schema.names)
 
 
 def _scan_batch(batch: pa.RecordBatch, first_row: int, layout: Layout, matcher: Matcher) -> Scan:
@@ -185,20 +229,3 @@ def _check_types(schema: pa.Schema, layout: Layout, name: str) -> None:
         text = _is_text(kind.value_type) if is_list(kind) and column in layout.text else _is_text(kind)
         if not text:
             raise MetadataError(f"{name}: column {column} holds {kind}, not text")
-
-
-def _name(file: BinaryIO) -> str:
-    return str(getattr(file, "path", None) or getattr(file, "name", "metadata file"))
-
-
-@contextmanager
-def _readable(file: BinaryIO) -> Iterator[None]:
-    """Give what pyarrow says about a damaged file our words; trouble of the storage passes through."""
-    try:
-        yield
-    except pa.ArrowInvalid as error:
-        raise MetadataError(f"{_name(file)}: not readable as Parquet ({error}); fetch it again") from error
-    except OSError as error:
-        if type(error) is not OSError or error.errno is not None:
-            raise
-        raise MetadataError(f"{_name(file)}: not readable as Parquet ({error}); fetch it again") from error

@@ -19,7 +19,8 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from stages.filter.line_blocks import Block, Places, Reading, scan_block
+from stages.filter.headers import Cutting
+from stages.filter.line_blocks import Block, Places, Reading, scan_blocks
 from stages.filter.rows import MetadataError, Scan
 from stages.filter.streams import MAX_LINE_BYTES, ahead
 
@@ -31,15 +32,12 @@ _QUOTE, _NEWLINE, _RETURN = 34, 10, 13
 
 
 def scan_quoted(stream: BinaryIO, mark: int, reading: Reading, name: str, block_bytes: int) -> Iterator[Scan]:
-    """Scan the records of a stream (`unpacked`, after its header), one scan a block.
+    """Scan the records of a stream (`unpacked`, after its header).
 
     Raises:
         MetadataError: Too many quotes are out of place (`MAX_TORN`).
     """
-    row = 0
-    for block in quoted_blocks(stream, mark, len(reading.columns), name, block_bytes):
-        yield scan_block(block, row, reading)
-        row += len(block.fields)
+    return scan_blocks(quoted_blocks(stream, mark, len(reading.columns), name, block_bytes), reading)
 
 
 def quoted_blocks(stream: BinaryIO, mark: int, fields: int, name: str, block_bytes: int) -> Iterator[Block]:
@@ -83,6 +81,11 @@ def quoted_blocks(stream: BinaryIO, mark: int, fields: int, name: str, block_byt
 def cut_whole(body: bytes, fields: int, mark: int) -> Iterator[Block]:
     """Cut bytes into blocks of records, as `quoted_blocks` does, up to the 20th record that is none."""
     return islice(quoted_blocks(BytesIO(body), mark, fields, "", len(body)), 20)
+
+
+def cutting(mark: int) -> Cutting:
+    """Return how a file with such marks between its fields is cut."""
+    return Cutting(partial(cut_whole, mark=mark), splitter(mark))
 
 
 def splitter(mark: int) -> Callable[[bytes], list[bytes]]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from manifests.sources import SourceSpec
 from stages.filter.matcher import Matcher
-from stages.filter.rows import HITS, Layout, Scan, find, flat_texts, make_hit, resolve
+from stages.filter.rows import HITS, Layout, Scan, find, flat_texts, make_hit, record_layout
 from stages.filter.values import detail
 
 BLOCK_ROWS = 4_096
@@ -22,6 +22,7 @@ MAX_RECORD_BYTES = 1 << 20
 MAX_LEVELS = 64
 """A record that matches and has a value of lists and objects nested deeper is a bad row."""
 
+_LAYOUTS = 32  # remembered; where every record has columns of its own, none is of use again
 _NESTED = (dict, list)
 
 
@@ -31,7 +32,7 @@ class Record:
 
     Attributes:
         row: Position in the file, from 0.
-        values: Its columns; those that the file did not announce go into `extra`. Text is a str, in which bytes that
+        values: Its columns; those that the source does not name go into `extra`. Text is a str, in which bytes that
             are no UTF-8 are lone surrogates, as the error handler ``surrogateescape`` leaves them; a text column may be
             a list of these.
         problem: Why it cannot be read; empty for one that can. Then `values` does not count.
@@ -42,30 +43,26 @@ class Record:
     problem: str = ""
 
 
-def scan_records(
-    records: Iterable[Record], columns: Sequence[str], spec: SourceSpec, matcher: Matcher, name: str
-) -> Iterator[Scan]:
+def scan_records(records: Iterable[Record], spec: SourceSpec, matcher: Matcher) -> Iterator[Scan]:
     """Scan records for keywords.
+
+    What a record gives depends on the record alone (`rows.record_layout`): a column that it lacks is null in it, a text
+    empty, whatever the records beside it have.
 
     A record whose text or url holds what is no UTF-8 is a bad row, whatever it says; so is a record that matches and
     holds it in another column, or a value that is nested deeper than `MAX_LEVELS`.
 
     Args:
         records: The rows, in file order; read as a stream, at most `BLOCK_ROWS` or about `BLOCK_CHARS` in memory.
-        columns: Names of the columns that hold what the source says of a row.
         spec: The source they belong to.
         matcher: The keywords.
-        name: What to call the file in an error.
 
     Yields:
         One scan a block, in file order.
-
-    Raises:
-        MetadataError: The columns lack the url, or every text.
     """
-    layout = resolve(spec, columns, name)
+    layouts = _Layouts(spec)
     for block in _blocks(records):
-        yield _scan_block(block, columns, layout, matcher)
+        yield _scan_block(block, layouts, matcher)
 
 
 def is_deep(value: object) -> bool:
@@ -79,6 +76,22 @@ def is_deep(value: object) -> bool:
         if not level:
             return False
     return True
+
+
+class _Layouts:
+    """The layouts of records; most have the same columns as one shortly before them."""
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self._spec = spec
+        self._known: dict[tuple[str, ...], Layout] = {}
+
+    def of(self, values: Mapping[str, Any]) -> Layout:
+        names = tuple(values)
+        if (layout := self._known.get(names)) is None:
+            if len(self._known) == _LAYOUTS:
+                self._known.clear()
+            layout = self._known[names] = record_layout(self._spec, names)
+        return layout
 
 
 def _blocks(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -104,37 +117,35 @@ def _chars(values: Mapping[str, Any]) -> int:
     return chars
 
 
-def _scan_block(block: Sequence[Record], columns: Sequence[str], layout: Layout, matcher: Matcher) -> Scan:
+def _scan_block(block: Sequence[Record], layouts: _Layouts, matcher: Matcher) -> Scan:
     bad: list[tuple[int, str]] = []
-    read: list[tuple[Record, list[bytes]]] = []
+    read: list[tuple[Record, Layout, list[bytes]]] = []
     for record in block:
         try:
             if record.problem:
                 raise ValueError(record.problem)
-            read.append((record, _texts(record, layout)))
+            layout = layouts.of(record.values)
+            read.append((record, layout, _texts(record, layout)))
         except ValueError as error:
             bad.append((record.row, detail(str(error))))
     # Texts are looked at alone: a keyword never runs across the mark that joins them.
-    possible = matcher.possible(pa.array([b"\n".join(texts) for _, texts in read], pa.string()))
+    possible = matcher.possible(pa.array([b"\n".join(texts) for _, _, texts in read], pa.string()))
     hits: list[dict[str, Any]] = []
-    for (record, texts), may in zip(read, possible.tolist(), strict=True):
+    for (record, layout, texts), may in zip(read, possible.tolist(), strict=True):
         if may and matcher.accepts((found := find(texts, layout, matcher))[1]):
             try:
-                hits.append(_hit(record, texts, found, columns, layout))
+                hits.append(_hit(record, texts, found, layout))
             except ValueError as error:
                 bad.append((record.row, detail(str(error))))
     return Scan(len(block), pa.Table.from_pylist(hits, HITS), tuple(sorted(bad)))
 
 
-def _hit(
-    record: Record, texts: list[bytes], found: tuple[str, tuple[str, ...]], columns: Sequence[str], layout: Layout
-) -> dict[str, Any]:
+def _hit(record: Record, texts: list[bytes], found: tuple[str, tuple[str, ...]], layout: Layout) -> dict[str, Any]:
     """Bring a record that matched into the shape of `HITS`. Raises ValueError for what cannot be stored."""
-    given = {**dict.fromkeys(columns), **record.values}
-    rest = {name: value for name, value in given.items() if name not in layout.text}
-    if deep := next((name for name, value in rest.items() if is_deep(value)), None):
-        raise ValueError(f"{deep} is nested deeper than {MAX_LEVELS} levels")
-    hit = make_hit(record.row, texts, found, rest, layout)
+    for name, value in record.values.items():
+        if is_deep(value):
+            raise ValueError(f"{name} is nested deeper than {MAX_LEVELS} levels")
+    hit = make_hit(record.row, texts, found, record.values, layout)
     tags = [word for tag in hit["tags"] or () for word in (tag["name"], tag["mid"])]
     for field, value in (*hit.items(), *(("tags", word) for word in tags)):
         if isinstance(value, str) and not _is_unicode(value):
@@ -144,7 +155,8 @@ def _hit(
 
 def _texts(record: Record, layout: Layout) -> list[bytes]:
     """Return a record's texts as UTF-8. Raises ValueError for what is no text, or no UTF-8."""
-    for column in (*layout.text, layout.fields["url"]):
+    url = layout.fields.get("url")
+    for column in (*layout.text, *([] if url is None else [url])):
         value = record.values.get(column)
         for item in value if isinstance(value, list) and column in layout.text else [value]:
             if item is not None and not isinstance(item, str):

@@ -12,12 +12,6 @@ from stages.filter.records import Record, scan_records
 from stages.filter.rows import Scan, resolve
 from stages.filter.streams import name_of, unpacked
 
-COLUMNS = (
-    "image_id", "author", "url", "raw_caption", "caption", "subreddit", "score", "created_utc", "permalink",
-    "crosspost_parents",
-)  # fmt: skip
-"""Keys of an annotation as published; what else it has goes into `extra` too."""
-
 _LIST = "annotations"
 
 
@@ -35,13 +29,12 @@ def scan_redcaps(file: BinaryIO, spec: SourceSpec, matcher: Matcher) -> Iterator
         Scans in file order. A row's position is its place in `annotations`, from 0.
 
     Raises:
-        MetadataError: The file is no JSON or cut short, has no `annotations`, or they lack the url or every text.
+        MetadataError: The file is no JSON or cut short, has no `annotations`, or the first of them lack the url
+            or a text.
     """
     name = name_of(file)
-    keys, annotations = checked(items(unpacked(file, name), _LIST, name), lambda keys: resolve(spec, keys, name))
-    known = {key.lower() for key in keys}
-    columns = (*keys, *(column for column in COLUMNS if column not in known))
-    yield from scan_records(_records(annotations), columns, spec, matcher, name)
+    _, annotations = checked(items(unpacked(file, name), _LIST, name), lambda keys: resolve(spec, keys, name))
+    yield from scan_records(_records(annotations), spec, matcher)
 
 
 def _records(annotations: Iterator[object]) -> Iterator[Record]:

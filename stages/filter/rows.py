@@ -1,13 +1,14 @@
 """What a scan of metadata hands on: rows that matched a keyword in one shape, whatever the source's layout."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from manifests.sources import SourceSpec
+from manifests.sources import Columns, SourceSpec
 from stages.filter.matcher import Matcher
 from stages.filter.values import FLOAT32_MAX, canonical, number, pixels, word
 
@@ -16,7 +17,7 @@ HITS: pa.Schema = pa.schema(
         pa.field("row", pa.int64(), nullable=False),  # position in the file, from 0
         pa.field("url", pa.string()),  # as published; null where empty
         pa.field("texts", pa.list_(pa.string()), nullable=False),  # the published text fields, a null one as ""
-        pa.field("text", pa.string(), nullable=False),  # texts that are not blank, joined
+        pa.field("text", pa.string(), nullable=False),  # texts that are not blank, each once, joined
         pa.field("matched", pa.list_(pa.string()), nullable=False),  # keywords, in the lexicon's order
         pa.field("source_key", pa.string()),
         pa.field("width", pa.int32()),  # pixels; null unless 1 or more
@@ -45,6 +46,12 @@ _PIXELS = ("width", "height")
 _TAGS = ("tags", "tag_ids", "tag_probs")
 _WORDS = ("source_key", "nsfw_label", "licence", "source_hash", "taken_at", "language", "credit", "group")
 
+_FIELDS = tuple(Columns.model_fields)
+_TOLD_NAMES = 20
+_TOLD_CHARS = 60
+
+_FindName = Callable[[Sequence[str]], str | None]
+
 
 class MetadataError(ValueError):
     """A metadata file that cannot be read, or that lacks what its source promises."""
@@ -67,11 +74,11 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which columns of one file hold what.
+    """Which columns of one file, or of one record, hold what.
 
     Attributes:
         text: Text columns, in the source's order.
-        fields: Field of `HITS` to column; only those the file has.
+        fields: Field of `HITS` to column; only those that are there.
         joiner: What joins the texts.
         hash_kind: Kind of the digest in `source_hash`.
     """
@@ -83,7 +90,7 @@ class Layout:
 
 
 def resolve(spec: SourceSpec, names: Sequence[str], file: str) -> Layout:
-    """Find a source's columns in a file, by exact name first, then whatever the case.
+    """Find a source's columns in a table, by exact name first, then whatever the case.
 
     Args:
         spec: The source.
@@ -94,29 +101,106 @@ def resolve(spec: SourceSpec, names: Sequence[str], file: str) -> Layout:
         The layout.
 
     Raises:
-        MetadataError: A name stands twice, the url column is missing, or all text columns are.
+        MetadataError: A name stands twice; the url column or one of the text columns is missing, or any other column
+            that a source of the recipe's own names; or one column is a text and something else.
     """
     if len(set(names)) != len(names):
-        raise MetadataError(f"{file}: a column name stands twice in {', '.join(names)}")
-    fields = {
-        field: found
-        for field, wanted in spec.columns.model_dump().items()
-        if (found := next((column for name in wanted if (column := _pick(name, names))), None))
-    }
-    text = tuple(dict.fromkeys(column for name in spec.text if (column := _pick(name, names))))
-    if "url" not in fields or not text:
-        lacking = "url column " + " or ".join(spec.columns.url) if text else "text column " + " or ".join(spec.text)
+        twice = listed([name for name, count in Counter(names).items() if count > 1])
+        raise MetadataError(f"{file}: a column name stands twice: {twice}")
+    find_name = _finder(names)
+    fields = _fields(spec, find_name)
+    wanted = [(f"{field} column", tried) for field, tried in spec.columns.model_dump().items() if tried]
+    needed = [one for one in wanted if spec.own or one[0] == "url column"]
+    needed += [("text column", _text_names(spec, name)) for name in spec.text]
+    if lacking := [f"{what} {' or '.join(tried)}" for what, tried in needed if find_name(tried) is None]:
+        raise _without(lacking, spec, names, file)
+    found = (find_name(_text_names(spec, name)) for name in spec.text)
+    text = tuple(dict.fromkeys(column for column in found if column is not None))
+    if both := [field for field, column in fields.items() if column in text]:
         raise MetadataError(
-            f"{file}: no {lacking}, which source {spec.key} needs; its columns are {', '.join(names)}. "
-            "Check that the file belongs to this source, or name its columns in the recipe."
+            f"{file}: column {listed([fields[both[0]]])} is named as a text and as {both[0]} of source {spec.key}. "
+            "Name another column for one of them in the recipe."
         )
     return Layout(text, fields, spec.text_joiner, spec.source_hash_kind)
 
 
-def _pick(wanted: str, names: Sequence[str]) -> str | None:
-    if wanted in names:
-        return wanted
-    return next((name for name in names if name.lower() == wanted.lower()), None)
+def check_names(spec: SourceSpec, names: Sequence[str], file: str) -> None:
+    """Check that records which need not hold every column are of a source at all.
+
+    Args:
+        spec: The source.
+        names: Names that records of the file have.
+        file: What to call the file in an error.
+
+    Raises:
+        MetadataError: None of them is that of the url, or none that of a text.
+    """
+    find_name = _finder(names)
+    lacking = []
+    if find_name(spec.columns.url) is None:
+        lacking.append("url column " + " or ".join(spec.columns.url))
+    tried = [name for text in spec.text for name in _text_names(spec, text)]
+    if find_name(tried) is None:
+        lacking.append("text column " + " or ".join(tried))
+    if lacking:
+        raise _without(lacking, spec, names, file)
+
+
+def record_layout(spec: SourceSpec, names: Iterable[str]) -> Layout:
+    """Return which columns of one record hold what; it depends on nothing but the record.
+
+    Args:
+        spec: The source.
+        names: The record's columns.
+
+    Returns:
+        The layout: a column for each text of the source, by its own name where the record lacks it, so that a record
+        has as many texts whatever stands beside it; and those fields that the record has, perhaps without a url.
+    """
+    find_name = _finder(names)
+    found = ((name, find_name(_text_names(spec, name))) for name in spec.text)
+    text = tuple(name if column is None else column for name, column in found)
+    return Layout(text, _fields(spec, find_name), spec.text_joiner, spec.source_hash_kind)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write names that strangers chose for an error: at most 20 of them, each of at most 60 characters."""
+    shown = [(name if name.isprintable() else ascii(name)[1:-1])[:_TOLD_CHARS] for name in names[:_TOLD_NAMES]]
+    more = f" and {len(names) - _TOLD_NAMES} more" if len(names) > _TOLD_NAMES else ""
+    return ", ".join(shown) + more
+
+
+def _without(lacking: Sequence[str], spec: SourceSpec, names: Sequence[str], file: str) -> MetadataError:
+    return MetadataError(
+        f"{file}: no {', no '.join(lacking)}, which source {spec.key} needs; its columns are {listed(names)}. "
+        "Check that the file belongs to this source, or name its columns in the recipe."
+    )
+
+
+def _text_names(spec: SourceSpec, name: str) -> tuple[str, ...]:
+    return (name, *spec.instead.get(name, ()))
+
+
+def _fields(spec: SourceSpec, find_name: _FindName) -> dict[str, str]:
+    wanted = ((field, getattr(spec.columns, field)) for field in _FIELDS)
+    return {field: found for field, tried in wanted if tried and (found := find_name(tried)) is not None}
+
+
+def _finder(names: Iterable[str]) -> _FindName:
+    """Return what finds the first of some names that is there: each by its exact spelling, else in any case."""
+    exact = dict.fromkeys(names)
+    folded: dict[str, str] = {}
+    for name in exact:
+        folded.setdefault(name.lower(), name)
+
+    def find_name(tried: Sequence[str]) -> str | None:
+        for name in tried:
+            found = name if name in exact else folded.get(name.lower())
+            if found is not None:
+                return found
+        return None
+
+    return find_name
 
 
 def flat_texts(values: Iterable[Any]) -> list[bytes]:
@@ -143,9 +227,10 @@ def find(texts: list[bytes], layout: Layout, matcher: Matcher) -> tuple[str, tup
         matcher: The keywords.
 
     Returns:
-        The texts that are not blank, joined; and the keywords, empty when none matches. `Matcher.accepts` judges them.
+        The texts that are not blank, joined, one that equals an earlier one left out; and the keywords, empty when none
+        matches. `Matcher.accepts` judges them.
     """
-    decoded = [text.decode(errors="replace") for text in texts]
+    decoded = dict.fromkeys(text.decode(errors="replace") for text in texts)
     joined = layout.joiner.join([text for text in decoded if text.strip()])
     return joined, matcher.keywords(joined)
 
@@ -183,7 +268,7 @@ def make_hit(
         texts: Its texts (`flat_texts`).
         found: Joined text and keywords (`find`).
         raw: Its other columns by name.
-        layout: The file's columns.
+        layout: The columns of its file or record.
 
     Returns:
         The row.
@@ -197,7 +282,7 @@ def make_hit(
     source_hash = word(value.get("source_hash"))
     return {
         "row": row,
-        "url": word(value["url"]),
+        "url": word(value.get("url")),
         "texts": [raw_text.decode() for raw_text in texts],
         "text": text,
         "matched": list(matched),

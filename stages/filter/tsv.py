@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from manifests.sources import SourceSpec
-from stages.filter.headers import fitting, header_line
-from stages.filter.line_blocks import Block, Reading, cut_lines, scan_block
+from stages.filter.headers import Cutting, columns_of
+from stages.filter.line_blocks import Block, Reading, cut_lines, scan_blocks
 from stages.filter.matcher import Matcher
 from stages.filter.rows import Scan, resolve
 from stages.filter.streams import BLOCK_BYTES, blocks, name_of, unpacked
@@ -26,43 +26,37 @@ def scan_tsv(file: BinaryIO, spec: SourceSpec, matcher: Matcher, *, block_bytes:
 
     Args:
         file: An open file of bytes, packed or not.
-        spec: The source it belongs to. One of `headers` names the fields: the one that fits the first line that fits
-            any; where there are none, the first line does.
+        spec: The source it belongs to. One of `headers` names the fields: the one that most of its first lines fit;
+            where there are none, the first line does.
         matcher: The keywords.
         block_bytes: Bytes read at a time; what is found does not depend on it.
 
     Yields:
-        One scan a block, in file order; none for an empty file. A row's position is its line, from 0, the header not
-        counted.
+        Scans of a block or less, in file order. A row's position is its line, from 0, the header not counted.
 
     Raises:
-        MetadataError: The file is damaged, no line of the first 2 MiB is of this source, the header line is
-            missing, or no column holds the url or a text.
+        MetadataError: The file is damaged or empty, less than half of the lines of the first 2 MiB are of this source,
+            the header line is missing, no column holds the url or a text, or the url column holds no urls.
     """
     name = name_of(file)
     stream = unpacked(file, name)
     columns, stream = tsv_columns(stream, spec, name)
-    if columns:
-        reading = Reading(columns, resolve(spec, columns, name), matcher, split_tsv)
-        yield from scan_lines(stream, reading, block_bytes)
+    reading = Reading(columns, resolve(spec, columns, name), matcher, split_tsv)
+    yield from scan_lines(stream, reading, block_bytes)
 
 
 def scan_lines(stream: BinaryIO, reading: Reading, block_bytes: int) -> Iterator[Scan]:
-    """Scan the lines of a stream (`unpacked`, after its header), one scan a block."""
-    row = 0
-    for body in blocks(stream, block_bytes):
-        block = cut_lines(body, TAB)
-        yield scan_block(block, row, reading)
-        row += len(block.fields)
+    """Scan the lines of a stream (`unpacked`, after its header)."""
+    return scan_blocks((cut_lines(body, TAB) for body in blocks(stream, block_bytes)), reading)
 
 
 def tsv_columns(stream: BinaryIO, spec: SourceSpec, name: str) -> tuple[tuple[str, ...], BinaryIO]:
-    """Return the columns of a TSV file, and the stream at its first row; none for an empty file without a header line.
+    """Return the columns of a TSV file, and the stream at its first row.
 
     Raises:
-        MetadataError: It has none of the source's.
+        MetadataError: It is empty, or not of the source (`columns_of`).
     """
-    return fitting(stream, spec, _cut, name) if spec.headers else header_line(stream, split_tsv, name)
+    return columns_of(stream, spec, Cutting(_cut, split_tsv), name)
 
 
 def split_tsv(line: bytes) -> list[bytes]:

@@ -20,13 +20,18 @@ def word(value: object) -> str | None:
         value: What a column holds.
 
     Returns:
-        Text as it is, dates in ISO 8601, whole floats without a fraction; None for null, empty text and NaN.
+        Text as it is, dates in ISO 8601, whole floats without a fraction, "true" and "false"; None for null, empty
+        text, NaN, and lists and objects, which are no words.
 
     Raises:
         ValueError: Bytes that are not UTF-8.
     """
     if value is None or isinstance(value, str):
         return value or None
+    if isinstance(value, list | tuple | dict):
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, bytes):
         return value.decode() or None
     if isinstance(value, float):

@@ -15,15 +15,13 @@ from manifests.sources import SourceSpec
 from stages.filter.json_items import Refused, checked, items
 from stages.filter.matcher import Matcher
 from stages.filter.records import Record, scan_records
-from stages.filter.rows import HITS, MetadataError, Scan
+from stages.filter.rows import HITS, MetadataError, Scan, listed
 from stages.filter.streams import name_of, unpacked
 
 MAX_IMAGES = 1_000_000
 """Entries of image_data.json that are held in memory, about 0.5 kB each; the published file has 108,077."""
 
 _FACTS = ("url", "width", "height", "coco_id", "flickr_id")
-COLUMNS = ("image_id", *_FACTS, "phrases")
-"""Columns of a row."""
 
 _MAX_URL_CHARS = 8_192
 _MAX_FACT_CHARS = 64
@@ -53,14 +51,14 @@ def scan_vg(file: BinaryIO, images: BinaryIO, spec: SourceSpec, matcher: Matcher
     known = _read_images(images)
     name = name_of(file)
     _, entries = checked(items(unpacked(file, name), "", name), lambda keys: _need(keys, "regions", name))
-    for scan in scan_records(_records(entries, known), COLUMNS, spec, matcher, name):
+    for scan in scan_records(_records(entries, known), spec, matcher):
         yield replace(scan, hits=_keywords_first(scan.hits, spec.text_joiner, matcher))
 
 
 def _need(keys: Sequence[str], wanted: str, name: str) -> None:
     if wanted not in keys:
         raise MetadataError(
-            f"{name}: entries without {wanted}; their keys are {', '.join(keys)}. Name "
+            f"{name}: entries without {wanted}; their keys are {listed(keys)}. Name "
             "region_descriptions.json among the metadata of this source, and keep image_data.json beside it."
         )
 

@@ -44,16 +44,15 @@ def scan_yfcc(
         block_bytes: Bytes read at a time; what is found does not depend on it.
 
     Yields:
-        One scan a block, in file order. A row's position is its line in `file`, from 0.
+        Scans of a block or less, in file order. A row's position is its line in `file`, from 0.
 
     Raises:
-        MetadataError: A file is damaged, or holds none of such lines.
+        MetadataError: A file is damaged or empty, or less than half of its first lines are of such a layout, or their
+            urls look like none.
     """
     name = name_of(file)
     listed = read_photo_ids(ids_file, block_bytes=max(block_bytes, 1 << 16))
     columns, stream = tsv_columns(unpacked(file, name), spec, name)
-    if not columns:
-        return
     layout = resolve(spec, columns, name)
     if "source_key" not in layout.fields:
         raise MetadataError(f"{name}: no column of source {spec.key} holds the photo id ({', '.join(columns)})")

@@ -41,6 +41,8 @@ def test_a_source_of_ones_own():
     assert (spec.columns.licence, spec.headers) == (("rights",), (("title", "link"),))
     assert (spec.keywords, spec.licence, spec.credit, spec.matched_by) == ("match", "CC0", "me", "the recipe")
     assert spec.published is None
+    assert spec.own
+    assert not any(known.own for known in load_sources().values())
     plain = specs(mine=OWN)["mine"]
     assert (plain.columns.url, plain.text, plain.headers, plain.licence) == (("link",), ("caption",), (), "unknown")
     assert specs(mine=OWN | {"keywords": "all"})["mine"].keywords == "all"
@@ -53,11 +55,12 @@ def test_held_images_need_no_columns_and_all_of_them_stay(form):
     assert specs(mine={"format": form, "keywords": "match"})["mine"].keywords == "match"
 
 
-@pytest.mark.parametrize("key", ["redcaps", "laion2b", "yfcc14m"])
+@pytest.mark.parametrize("key", ["redcaps", "laion2b", "sbu"])
 def test_columns_of_a_described_source_can_be_renamed(key):
     known = load_sources()[key]
     renamed = specs(**{key: {"columns": {"text": "raw", "height": "h"}}})[key]
     assert (renamed.text, renamed.columns.height) == (("raw",), ("h",))
+    assert (dict(renamed.instead), renamed.own) == ({}, False)
     assert (renamed.columns.url, renamed.headers, renamed.published) == (
         known.columns.url,
         known.headers,
@@ -74,7 +77,10 @@ def test_columns_of_a_described_source_can_be_renamed(key):
         ({"mine": {}}, 'columns = {url = "url", text = "caption"}'),
         ({"mine": {"columns": OWN["columns"]}}, "set sources.mine.format"),
         ({"mine": OWN | {"columns": {"url": "u", "text": "t", "wdith": "w"}}}, "no field 'wdith'; fields are text"),
-        ({"vg": {"columns": {"phrases": "p"}}}, "sources.vg.columns: no field 'phrases'"),
+        ({"coyo700m": {"columns": {"phrases": "p"}}}, "sources.coyo700m.columns: no field 'phrases'"),
+        ({"vg": {"columns": {"url": "p"}}}, "sources.vg.columns: the layout of vg is fixed"),
+        ({"yfcc14m": {"columns": {"text": "title"}}}, "sources.yfcc14m.columns: the layout of yfcc14m is fixed"),
+        ({"fmow": {"columns": {"url": "u"}}}, "sources.fmow.columns: the layout of fmow is fixed"),
         ({"mine": {"format": "parquet"}}, "name the url column and at least one text column"),
         ({"mine": {"format": "jsonl", "columns": {"url": "u"}}}, "at least one text column"),
         ({"mine": {"format": "tsv", "columns": {"text": "t"}}}, "name the url column"),
@@ -116,6 +122,11 @@ def test_a_task_is_told_all_of_a_source_of_ones_own(form, url, text, others, key
     assert told["source"] == "mine"
     assert spec_of(told) == spec
     assert spec_of(told).digest == spec.digest
+
+
+def test_another_name_of_a_text_stays_with_it():
+    spec = specs(laion2b={"columns": {"text": ["TEXT", "alt"], "nsfw": "unsafe"}})["laion2b"]
+    assert (spec.text, dict(spec.instead)) == (("TEXT", "alt"), {"TEXT": ("caption",)})
 
 
 def test_a_task_is_told_of_renamed_columns():

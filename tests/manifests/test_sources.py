@@ -104,6 +104,8 @@ def test_the_digest_sees_how_rows_are_read_and_nothing_else():
     assert SourceSpec.model_validate(MINIMAL | {"credit": "someone", "name": "Other"}).digest == spec.digest
     words = {"home": "h", "get": "g", "availability": "a", "successor": "s", "matched_by": "m"}
     assert SourceSpec.model_validate(MINIMAL | words).digest == spec.digest
+    for change in ({"own": True}, {"instead": {"t": ["u"]}}):
+        assert SourceSpec.model_validate(MINIMAL | change).digest != spec.digest
     for change in ({"text": ["t", "u"]}, {"keywords": "all"}, {"beside": {"ids": "*.tsv"}}, {"text_joiner": "; "}):
         assert SourceSpec.model_validate(MINIMAL | change).digest != spec.digest
     assert len({spec.digest for spec in load_sources().values()}) == len(PUB11) + len(RS3)
@@ -117,6 +119,7 @@ def test_the_digest_sees_how_rows_are_read_and_nothing_else():
         ({"key": "no spaces"}, "pattern"),
         ({"columns": {}}, "name the url column"),
         ({"text": []}, "at least one text column"),
+        ({"instead": {"T": ["u"]}}, "instead names T, which is no text column"),
         ({"headers": [["a"]]}, "not to parquet"),
         ({"format": "redcaps", "headers": [["u", "t"]]}, "not to redcaps"),
         ({"format": "tsv", "headers": [["u", "u"]]}, "twice"),

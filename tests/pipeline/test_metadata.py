@@ -18,6 +18,7 @@ from pipeline import metadata, metadata_files
 from pipeline.metadata import metadata_slices
 from stages.archives import archive_digest
 from tests.stages.archive_making import fmow_members, pack, v1_members
+from tests.stages.held_making import img2dataset_sample, write_wds
 
 
 def _parquet(path: Path, rows: int, row_group_size: int = 1000, word: str = "x") -> Path:
@@ -134,6 +135,7 @@ def test_attributes_are_part_of_a_slice(store, tmp_path):
     (told,) = metadata_slices(_recipe(cc3m=Source(metadata=["1.tsv"], attributes="who.parquet")), store)
     assert (bare.attributes_digest, bare.partition) == ("", told.partition)
     assert told.attributes_digest
+    assert told.params["attributes_digest"] == told.attributes_digest
 
 
 def test_equal_files_are_refused_and_both_are_named(store, tmp_path):
@@ -154,7 +156,6 @@ def test_equal_files_are_refused_and_both_are_named(store, tmp_path):
         ({"cc3m": ["gone/*.tsv"]}, r"sources\.cc3m\.metadata: no file matches .*work/gone/\*\.tsv"),
         ({"vg": ["region.json"]}, r"sources\.vg: region\.json needs the file of its images beside it, and no file is"),
         ({"mine": Source(metadata=["ok.tsv"])}, r"sources\.mine: no such source; .*mine\.format and sources\.mine"),
-        ({"mine": Source(format="webdataset", metadata=["folder"])}, r"folder is a folder; name its tars, e\.g\. fol"),
         ({"cc3m": ["folder"]}, "folder cannot be read: it is a folder; name its files"),
         (
             {"fmow": ["gone"]},
@@ -298,3 +299,33 @@ def test_a_folder_of_images_on_an_object_store(store, tmp_path):
         assert found.params["uri"] == "memory:///rs5m-frames"
     finally:
         memory.rm("/rs5m-frames", recursive=True)
+
+
+def test_held_items_that_are_none_are_partitions_that_fail_and_the_others_stand(store, tmp_path):
+    held = tmp_path / "work/held"
+    write_wds(held / "good.tar", {"0": img2dataset_sample(0, "a view")})
+    (held / "weird.bin").write_bytes(b"\x00\x01")
+    (held / "folder").mkdir()
+    for name in ("empty1", "empty2"):
+        (tmp_path / "work/pictures" / name).mkdir(parents=True)
+    pack(tmp_path / "work/pictures", "whole", "folder", {"a.jpg": b"x"})
+    tars, pictures = (
+        Source(format="webdataset", metadata=["held/*"]),
+        Source(format="imagefolder", metadata=["pictures/*"]),
+    )
+    found = metadata_slices(_recipe(tars=tars, pictures=pictures), store)
+    told = {str(item.params["uri"]): str(item.params.get("problem") or "") for item in found}
+    assert sorted(told) == ["held/folder", "held/good.tar", "held/weird.bin", "pictures/empty1", "pictures/whole"]
+    assert (told["held/good.tar"], told["pictures/whole"]) == ("", "")
+    assert "held/weird.bin: is not a folder, or an archive .tar" in told["held/weird.bin"]
+    assert told["held/folder"] == "held/folder is a folder; name its tars, e.g. held/folder/*.tar, or leave it out"
+    assert "pictures/empty1: holds no image in the layout FOLDER/NAME.jpg (or .png" in told["pictures/empty1"]
+    assert "pictures/empty2: holds no image" in told["pictures/empty1"]
+    assert len({item.partition for item in found}) == 5
+
+
+def test_tars_of_one_name_are_refused_still(store, tmp_path):
+    for number in range(2):
+        write_wds(tmp_path / f"work/{number}/0.tar", {"0": img2dataset_sample(number, "a view")})
+    with pytest.raises(RecipeError, match="have one name"):
+        metadata_slices(_recipe(tars=Source(format="webdataset", metadata=["*/0.tar"])), store)

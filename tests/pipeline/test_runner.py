@@ -106,6 +106,21 @@ def test_a_partition_is_tried_again_and_then_reported_while_the_others_finish(fr
     assert run.executor.closed == [False]
 
 
+@pytest.mark.parametrize("error", ["MetadataError", "ChangedFileError"])
+def test_what_another_attempt_would_meet_again_fails_at_once(fresh, error):
+    def change(finished, attempt):
+        if finished.spec.partition.startswith("cc12m"):
+            return dataclasses.replace(finished, outcome=TaskFailure("error", f"{error}: x.tsv: is at fault"))
+        return finished
+
+    run = Run(fresh, change, "run.retries=2")
+    ((name, message),) = run.go().failed.items()
+    assert message == f"{error}: x.tsv: is at fault"
+    assert run.executor.submitted[name] == 1
+    assert run.named("partition_retried") == []
+    assert run.named("partition_failed") == [name]
+
+
 def test_a_partition_that_works_in_the_end_is_no_failure(fresh):
     run = Run(fresh, _fail("", until=2), "run.retries=2")
     summary = run.go()

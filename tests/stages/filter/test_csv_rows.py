@@ -39,15 +39,31 @@ def found(data, spec=HEADED, **options):
     return [(hit["row"], hit["url"], hit["text"]) for hit in hits], [row for row, _ in bad], seen
 
 
+def found_or_told(data, **options):
+    try:
+        return found(HEADER + data, **options)
+    except MetadataError as error:
+        return str(error)
+
+
+URLS = st.sampled_from(["http://a", "FTP:x", "", 'http://b,\n"c'])
 TEXTS = st.lists(
     st.sampled_from(["aerial view", "usgs", "a dog", '"', '""', ",", "\n", "\r\n", "\r", "\t", "\x00", "\u00e9"]),
     max_size=6,
 ).map("".join)
 
 
+def _none_or_one_url(rows):
+    return not rows or any(url for url, _, _ in rows)
+
+
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=8), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
-       st.sampled_from(["\n", "\r\n"]), st.integers(1, 60))  # fmt: skip
+@given(
+    st.lists(st.tuples(URLS, TEXTS, TEXTS), max_size=8).filter(_none_or_one_url),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.integers(1, 60),
+)
 def test_what_a_csv_writer_writes_is_read_back(rows, quoting, end, block_bytes):
     file = io.StringIO(newline="")
     csv.writer(file, quoting=quoting, lineterminator=end).writerows([("url", "text", "n"), *rows])
@@ -57,20 +73,40 @@ def test_what_a_csv_writer_writes_is_read_back(rows, quoting, end, block_bytes):
         assert found(data, **options) == (expected, [], len(rows))
 
 
-PIECES = st.sampled_from([b"usgs", b"u", b",", b",", b"\n", b"\n", b'"', b'"', b'""', b"\r\n", b"\xff", b"\x00"])
+PIECES = st.sampled_from(
+    [
+        b"usgs",
+        b"u:",
+        b"u:,usgs,1\n",
+        b"u:,usgs,1\n",
+        b",",
+        b",",
+        b"\n",
+        b"\n",
+        b'"',
+        b'"',
+        b'""',
+        b"\r\n",
+        b"\xff",
+        b"\x00",
+    ]
+)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(PIECES | st.binary(max_size=2), max_size=40).map(b"".join), st.integers(1, 40))
 def test_any_bytes_are_rows_that_are_found_bad_or_nothing_and_blocks_change_nothing(data, block_bytes):
-    whole = found(HEADER + data)
+    whole = found_or_told(data)
+    assert found_or_told(data, block_bytes=block_bytes) == whole
+    assert found_or_told(data, file=Dribble) == whole
+    if isinstance(whole, str):
+        assert "its column url, field 1 of 3, holds no" in whole
+        return
     hits, bad, seen = whole
     assert seen <= data.count(b"\n") + 1
     rows = [row for row, _, _ in hits] + bad
     assert len(set(rows)) == len(rows)
     assert all(0 <= row < seen for row in rows)
-    assert found(HEADER + data, block_bytes=block_bytes) == whole
-    assert found(HEADER + data, file=Dribble) == whole
 
 
 @given(st.lists(st.sampled_from(["a", "\u00e9", '"', ",", "\n", "b c"]), max_size=12).map("".join))
@@ -99,7 +135,7 @@ def test_quoted_fields():
 
 
 def test_why_a_record_is_bad():
-    data = b'u,usgs\nu,"usgs" x,1\nu,"a ""dog" x,1\nu,usgs \xff,1\n\nu,"multi\nline"\nu,usgs,1\nu,"usgs'
+    data = b'u,usgs\nu,"usgs" x,1\nu,"a ""dog" x,1\nu,usgs \xff,1\n\nu,"multi\nline"\nu:,usgs,1\nu,"usgs'
     hits, bad, seen = scan(HEADER + data)
     assert ([hit["row"] for hit in hits], seen) == ([7], 9)
     quote = "a quote that is not closed where its field ends"
@@ -134,13 +170,13 @@ def test_an_unclosed_quote_swallows_no_file(block_bytes):
 def test_quotes_that_are_never_closed_again_and_again_are_another_format():
     with pytest.raises(MetadataError, match=f"{MAX_TORN + 2} of {MAX_TORN + 1} records.*doubled"):
         scan(HEADER + b'u,"usgs,1\n' * 4000, block_bytes=4096)
-    hits, bad, seen = found(HEADER + b'u,"usgs,1\n' * 900 + b"u,usgs,1\n", block_bytes=4096)
+    hits, bad, seen = found(HEADER + b'u,"usgs,1\n' * 900 + b"u:,usgs,1\n", block_bytes=4096)
     assert ([row for row, _, _ in hits], bad, seen) == ([900], [*range(900)], 901)
 
 
 @pytest.mark.parametrize("block_bytes", [1 << 16, BLOCK_BYTES])
 def test_a_record_over_the_bound(block_bytes):
-    fits = b'u,"usgs ' + b"x" * (MAX_LINE_BYTES - 11) + b'",1'
+    fits = b'u:,"usgs ' + b"x" * (MAX_LINE_BYTES - 12) + b'",1'
     long = b'u,"usgs ' + b"x" * (3 * MAX_LINE_BYTES) + b'",1'
     data = b"\n".join([fits, fits + b"1", long, b"u,usgs,1", b'u,"' + b"usgs\n" * 300_000 + b'",1', b"u,usgs,2"])
     hits, bad, seen = scan(HEADER + data, block_bytes=block_bytes)
@@ -151,14 +187,18 @@ def test_a_record_over_the_bound(block_bytes):
 
 
 def test_files_without_a_header_line():
-    hits, bad, seen = scan(b'x\nhttp://a,"usgs\n, day"\nhttp://b,usgs,3\n', BARE)
+    hits, bad, seen = scan(b'x\nhttp://a,"usgs\n, day"\nhttp://b,usgs,3\nhttp://c,a dog\n', BARE)
     assert ([(hit["row"], hit["text"]) for hit in hits], [row for row, _ in bad], seen) == (
         [(1, "usgs\n, day")],
         [0, 2],
-        3,
+        4,
     )
     assert scan(b"http://a,usgs,3\nx\n", BARE)[0][0]["extra"] == '{"n":"3"}'
-    assert scan(b"", BARE) == ([], [], 0)
+    for data in (b"", gzip.compress(b"")):
+        with pytest.raises(
+            MetadataError, match="metadata file: is empty; it should hold rows of source mine; fetch it"
+        ):
+            scan(data, BARE)
     with pytest.raises(MetadataError, match=r"1 fields found, expected 3 \(url, text, n\) or 2 \(url, text\)"):
         scan(b"http://a;usgs\nhttp://b;usgs\n", BARE)
 
@@ -173,7 +213,9 @@ def test_packed_and_marked_files():
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "is empty; its first line should name the columns"), (b"url;text\n", "its columns are url;text"),
+        (b"", "is empty; its first line should name the columns"), (gzip.compress(b""), "is empty; .*fetch it again"),
+        (b"url,text\na dog,http://a\n", "its column url, field 1 of 2, holds no urls.*Urls stand in text, field 2"),
+        (b"url;text\n", "its columns are url;text"),
         (b'"url,text\n', "its first line should name the columns, but is"), (b"PK\x03\x04", "a zip archive"),
         (b"url,caption\n", "no text column text"), (b"url\ttext\n", "no text column"),
         ("url,text\n".encode("utf-16"), "UTF-16"),

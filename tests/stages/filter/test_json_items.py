@@ -176,3 +176,35 @@ def test_the_first_keys_decide_whether_a_file_is_read():
     assert (checked(iter([]), check)[0], list(checked(iter([None]), check)[1])) == ((), [None])
     with pytest.raises(MetadataError, match=r"no url in a, '\\ud800'"):
         checked(iter([{"a": 1, "\ud800": 1}] * 100), check)
+
+
+@pytest.mark.parametrize("piece_bytes", [1 << 12, 1 << 20])
+def test_a_broken_value_in_a_large_file_is_told_at_once(piece_bytes):
+    class Counted(io.BytesIO):
+        taken = 0
+
+        def read(self, size=-1):
+            data = super().read(size)
+            self.taken += len(data)
+            return data
+
+    good = b'{"a": "some text", "b": [1, 2]}, '
+    start = b"[" + good * 1000
+    file = Counted(start + b'{"a": "x" "b": 1}, ' + good * 1_000_000 + b"1]")
+    with pytest.raises(MetadataError, match=rf"at byte {len(start) + 10}: Expecting ',' delimiter\. Fetch"):
+        list(items(file, "", "some.json", piece_bytes=piece_bytes))
+    assert file.taken <= len(start) + 2 * piece_bytes
+
+
+@given(
+    st.integers(0, 40),
+    st.sampled_from(['"\\u12g4"', '"\\x"', "nul", "-", "-Infinitx", "1.e", "{1: 2}", '{"a" 1}', "[1 2]"]),
+)
+def test_a_broken_value_is_told_the_same_whatever_the_pieces(blanks, broken):
+    data = ("[1, " + broken + " " * blanks + ", 2]").encode()
+    said = set()
+    for piece_bytes in (1, 3, 7, 1 << 20):
+        with pytest.raises(MetadataError) as error:
+            read(data, piece_bytes=piece_bytes)
+        said.add(str(error.value))
+    assert len(said) == 1

@@ -1,15 +1,17 @@
 import bz2
 import io
 import json
+import time
 import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manifests.identity import sample_id
 from manifests.lexicon import load_lexicon
 from manifests.sources import SourceSpec
-from stages.filter.jsonl import scan_jsonl
+from stages.filter.jsonl import HEAD_ROWS, scan_jsonl
 from stages.filter.matcher import Matcher
 from stages.filter.records import BLOCK_ROWS
 from stages.filter.rows import HITS, MetadataError
@@ -154,3 +156,79 @@ def test_an_empty_file_has_no_rows():
 def test_files_that_will_not_do(data, says):
     with pytest.raises(MetadataError, match=f"metadata file: .*{says}"):
         scan(data)
+
+
+TITLES = st.sampled_from(["usgs", "modis", "", None, "a dog"])
+NAMED = st.fixed_dictionaries(
+    {},
+    optional={
+        "caption": TITLES, "Caption": TITLES, "CAPTION": TITLES, "alt": TITLES | st.lists(TITLES, max_size=2),
+        "ALT": TITLES, "id": st.integers(0, 3), "Id": st.integers(0, 3), "other": TITLES,
+    },
+)  # fmt: skip
+
+
+def ids(rows, block_bytes):
+    """Row, by its url, to its sample id."""
+    hits, bad, seen = scan(lines(*rows), block_bytes=block_bytes)
+    assert (bad, seen) == ([], len(rows))
+    return {hit["url"]: sample_id("mine", hit["source_key"], hit["url"], hit["texts"]) for hit in hits}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(NAMED, max_size=8), st.data(), st.integers(1, 300))
+def test_the_id_of_a_row_is_its_own_whatever_stands_beside_it(rows, data, block_bytes):
+    rows = [{"caption": "usgs", "url": "u"}, *({**row, "url": f"u/{place}"} for place, row in enumerate(rows))]
+    wanted = ids(rows, 1 << 20)
+    assert ids(data.draw(st.permutations(rows)), block_bytes) == wanted
+    for row in rows:
+        # The file must have a text somewhere, so one stands behind each row that is read alone.
+        assert ids([row, {"caption": "a dog"}], block_bytes) == {
+            url: one for url, one in wanted.items() if url == row["url"]
+        }
+
+
+def test_objects_with_ever_new_names_take_no_longer_than_others():
+    rows = [
+        {"caption": "usgs", "url": "u"} | {f"key {row} {column}": column for column in range(100)}
+        for row in range(1000)
+    ]
+    data = lines(*rows)
+    before = time.process_time()
+    hits, bad, _ = scan(data)
+    assert time.process_time() - before < 1
+    assert (len(hits), bad) == (1000, [])
+    assert json.loads(hits[999]["extra"]) == {f"key 999 {column}": column for column in range(100)}
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20])
+def test_a_file_is_judged_by_its_first_lines_whatever_the_blocks(block_bytes):
+    other = b'{"url": "u"}\n'
+    assert scan(other * (HEAD_ROWS - 1) + GOOD, block_bytes=block_bytes)[2] == HEAD_ROWS
+    for data in (other * HEAD_ROWS + GOOD, other * 3):
+        with pytest.raises(MetadataError, match="no text column caption or alt"):
+            scan(data, block_bytes=block_bytes)
+    with pytest.raises(MetadataError, match=rf"none of its first {HEAD_ROWS} lines"):
+        scan(b"x\n" * HEAD_ROWS + GOOD, block_bytes=block_bytes)
+
+
+def test_what_an_error_shows_of_many_long_names_is_short():
+    rows = [{f"{row} {column} " + "x" * 5000: 1 for column in range(50)} for row in range(100)]
+    with pytest.raises(MetadataError, match="and 980 more") as error:
+        scan(lines(*rows))
+    assert len(str(error.value)) < 2000
+
+
+def test_words_that_are_objects_are_none():
+    spec = {"columns": {"url": ["url"], "licence": ["rights"], "credit": ["by"]}}
+    row = {"url": "u", "caption": "usgs", "rights": {"name": "CC0"}, "by": True}
+    (one,) = scan_jsonl(io.BytesIO(lines(row)), SourceSpec.model_validate(SPEC.model_dump() | spec), MATCHER)
+    (hit,) = one.hits.to_pylist()
+    assert (hit["licence"], hit["credit"]) == (None, "true")
+
+
+def test_the_head_finds_what_it_needs_behind_ever_new_names():
+    rows = [{f"{row} {column}": 1 for column in range(600)} for row in range(4)]
+    rows[2:2] = [rows[0] | {"URL": "u"}, rows[1] | {"Url": "u", "uRL": "u"}]
+    hits, bad, seen = scan(lines(*rows, {"new": 1, "CAPTION": "usgs"}))
+    assert ([hit["texts"] for hit in hits], bad, seen) == ([["usgs", ""]], [], 7)

@@ -15,6 +15,7 @@ from manifests.sources import SourceSpec
 from stages.filter import masked_parquet
 from stages.filter.masked_parquet import MAX_TEXT_BYTES, RUN_ROWS, Run, is_plain, masked_rows, row_runs
 from stages.filter.matcher import Matcher
+from stages.filter.page_sizes import PageError, read_pages
 from stages.filter.parquet import scan_parquet
 
 MATCHER = Matcher(load_lexicon("rs5m-1"), "stem")
@@ -174,8 +175,66 @@ def test_what_is_plain(kind, plain):
 
 
 def test_a_column_may_have_the_name_of_the_position(tmp_path):
-    table = pa.table({"url": ["a", "b"], "text": ["x", "usgs"], "place": ["p", "q"], "place_": [1, 2]})
+    table = pa.table(
+        {"url": ["a", "b"], "text": ["x", "usgs"], "more": ["", ""], "place": ["p", "q"], "place_": [1, 2]}
+    )
     pq.write_table(table, tmp_path / "m.parquet")
     with (tmp_path / "m.parquet").open("rb") as file:
         ((hit,), _, _) = scans(file)
     assert (hit["row"], hit["extra"]) == (1, '{"place":"q","place_":2}')
+
+
+def asked(path, columns):
+    """Whether polars is let at the text of a file."""
+    with path.open("rb") as file:
+        metadata = pq.ParquetFile(file).metadata
+        rows, groups = metadata.num_rows, metadata.num_row_groups
+        found = masked_rows(file, metadata, Run(0, groups, 0), (0, rows), columns, ["text"], MATCHER, None)
+    return found is not None
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("rows", [3_000, 60_000])
+def test_ordinary_text_is_let_through(tmp_path, rows, version):
+    """Writers begin with a dictionary and leave it when it is full; columns of few values stay in it."""
+    table = {
+        "url": [f"http://a.org/{row:060d}" for row in range(rows)],
+        "text": [f"aerial view {row * 7919 % 65_537} of a port, " * 2 for row in range(rows)],
+        "nsfw": ["UNLIKELY", "UNSURE", "NSFW"] * (rows // 3),
+    }
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table(table), path, row_group_size=25_000, data_page_version=version)
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    assert "RLE_DICTIONARY" in chunk.encodings
+    assert asked(path, list(table))
+
+
+@pytest.mark.parametrize("kind", ["text", "other", "list"])
+def test_text_that_grows_beyond_bounds_is_not(tmp_path, kind):
+    rows = 30_000
+    value = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["a dog is " * 2_000]))
+    large = pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), value) if kind == "list" else value
+    table = {"text": pa.array(["usgs"] * rows), "other": pa.array(["x"] * rows)}
+    table |= {"other" if kind == "other" else "text": large}
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table(table), path, store_schema=False)
+    assert path.stat().st_size < 1 << 20
+    assert not asked(path, ["text", "other"])
+    assert kind != "other" or asked(path, ["text"])
+
+
+def test_shared_prefixes_grow_too(tmp_path):
+    table = pa.table({"text": ["a dog is " * 2_000 + str(row) for row in range(30_000)]})
+    path = tmp_path / "m.parquet"
+    pq.write_table(table, path, use_dictionary=False, column_encoding={"text": "DELTA_BYTE_ARRAY"})
+    assert path.stat().st_size < 1 << 20
+    assert not asked(path, ["text"])
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_page_headers_or_a_page_error(body):
+    try:
+        pages = read_pages(io.BytesIO(body), 0, len(body))
+    except PageError:
+        return
+    assert pages.named >= 0

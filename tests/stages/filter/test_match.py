@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.identity import file_digest, sample_id
+from manifests.recipe import Settings
 from manifests.store import Store
 from stages.filter.match import Match
 from stages.filter.rows import MetadataError
@@ -26,6 +27,12 @@ def write(store, path, columns, **options):
     store.replace(path, buffer.getvalue())
     groups = pq.ParquetFile(buffer).num_row_groups
     return {"source": "laion2b", "uri": path, "digest": file_digest(buffer), "first_group": 0, "end_group": groups}
+
+
+def told_by(store, path):
+    """Return the params that name an attributes file."""
+    with store.open(path) as file:
+        return {"attributes": path, "attributes_digest": file_digest(file)}
 
 
 def match(store, params, changed=None):
@@ -163,7 +170,7 @@ def test_attributes_fill_licence_credit_and_group(store):
         "group": ["g1", None, "late", "g3"], "licence": ["CC0", None, "late", "CC0"],
         "credit": ["Ann", "Bob", "late", "x"],
     })  # fmt: skip
-    given = match(store, params | {"attributes": "attributes.parquet"}).table("candidates")
+    given = match(store, params | told_by(store, "attributes.parquet")).table("candidates")
     assert given.select("licence", "credit", "group").rows() == [
         ("?", None, None), ("CC0", "Ann", "g1"), ("?", "Bob", None), (None, None, None),
     ]  # fmt: skip
@@ -176,7 +183,7 @@ def test_attributes_fill_licence_credit_and_group(store):
 def test_attributes_may_lack_columns(store):
     params = write(store, "m.parquet", laion(("http://a.org/0", "aerial view")))
     write(store, "attributes.parquet", {"url": ["http://a.org/0"], "group": ["g"]})
-    row = match(store, params | {"attributes": "attributes.parquet"}).table("candidates").row(0, named=True)
+    row = match(store, params | told_by(store, "attributes.parquet")).table("candidates").row(0, named=True)
     assert (row["group"], row["licence"], row["credit"]) == ("g", None, None)
 
 
@@ -203,3 +210,16 @@ def test_an_empty_file(store):
     assert done.table("candidates").is_empty()
     assert done.books["laion2b"].seen == 0
     assert done.result.facts == {"keywords": {}}
+
+
+def test_terms_that_a_recipe_names_are_in_the_rows_and_in_the_fingerprint(store):
+    spec = {"key": "mine", "name": "mine", "own": True, "format": "parquet", "columns": {"url": ["URL"]},
+            "text": ["TEXT"], "licence": "CC0"}  # fmt: skip
+    params = write(store, "m.parquet", laion(("http://a.org/0", "aerial view"))) | {"source": "mine", "spec": spec}
+    done = match(store, params)
+    assert done.table("candidates")["licence"].to_list() == ["CC0"]
+    pins = [
+        Match().pins(Settings({"filter.lexicon": "rs5m-1"}), params | {"spec": spec | {"licence": licence}})
+        for licence in ("CC0", "CC0", "CC-BY-4.0")
+    ]
+    assert pins[0] == pins[1] != pins[2]

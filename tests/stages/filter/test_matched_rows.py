@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from manifests.identity import locator, sample_id
 from manifests.recipe import Settings
 from manifests.schemas import TABLES
-from manifests.sources import load_sources
+from manifests.sources import SourceSpec, load_sources
 from manifests.tables import empty_frame
 from stages.filter.matched_rows import MatchedRows, is_english, is_url, keyword_counts
 from stages.filter.rows import HITS, MetadataError, Scan
@@ -15,9 +15,15 @@ WIT = load_sources()["wit"]
 DIGEST = "d" * 64
 
 
-def rows(**changed):
+OWN = SourceSpec(
+    key="mine", name="mine", own=True, format="csv", columns={"url": ["url"]}, text=["text"],
+    licence="CC-BY-4.0", credit="Ann",
+)  # fmt: skip
+
+
+def rows(source=WIT, **changed):
     settings = {"filter.max_text_bytes": 40, "filter.english_only": True, **changed}
-    return MatchedRows(WIT, DIGEST, Settings(settings))
+    return MatchedRows(source, DIGEST, Settings(settings))
 
 
 def hit(row=0, **values):
@@ -108,3 +114,28 @@ def test_the_books_close(pieces):
     left = collected.departures.frame().height
     assert collected.seen == collected.frame().height + left + collected.unmatched
     assert collected.unmatched == 2 * len(pieces)
+
+
+def test_terms_of_a_source_of_ones_own_are_those_of_its_rows():
+    collected = rows(OWN)
+    collected.add(scan(hit(0), hit(1, licence="CC0"), hit(2, credit="Bob")))
+    terms = collected.frame().select("licence", "credit").rows()
+    assert terms == [("CC-BY-4.0", "Ann"), ("CC0", "Ann"), ("CC-BY-4.0", "Bob")]
+    for source in (WIT, OWN.model_copy(update={"licence": "unknown", "credit": ""})):
+        collected = rows(source)
+        collected.add(scan(hit(0)))
+        assert collected.frame().select("licence", "credit").rows() == [(None, None)]
+
+
+def test_a_file_of_bad_rows_is_given_up_and_the_others_are_not():
+    collected = rows()
+    collected.add(scan(seen=1000, bad=tuple((row, "torn") for row in range(1000))))
+    with pytest.raises(
+        MetadataError, match=r"wit: 1001 of the first 1001 rows .* last: blank; check that the file bel"
+    ):
+        collected.add(scan(seen=1, bad=((1000, "blank"),)))
+    collected = rows()
+    collected.add(scan(seen=4000, bad=tuple((row, "torn") for row in range(2000))))
+    assert collected.departures.frame().height == 2000
+    with pytest.raises(MetadataError, match="2001 of the first 4001"):
+        collected.add(scan(seen=1, bad=((4000, "torn"),)))

@@ -9,7 +9,7 @@ from manifests.lexicon import load_lexicon
 from manifests.sources import SourceSpec
 from stages.filter.matcher import Matcher
 from stages.filter.records import MAX_LEVELS, Record, is_deep, scan_records
-from stages.filter.rows import HITS, MetadataError
+from stages.filter.rows import HITS
 
 MATCHER = Matcher(load_lexicon("rs5m-1"), "stem")
 ALL = Matcher(load_lexicon("rs5m-1"), "stem", takes_all=True)
@@ -19,11 +19,10 @@ SPEC = SourceSpec.model_validate({
         "url": ["url"], "source_key": ["id"], "width": ["w"], "credit": ["by"], "tags": ["tags"], "tag_ids": ["mids"],
     },
 })  # fmt: skip
-COLUMNS = ("id", "url", "title", "lines", "w", "by", "tags", "mids", "note")
 
 
-def scan(rows, matcher=MATCHER, columns=COLUMNS):
-    scans = list(scan_records(rows, columns, SPEC, matcher, "some.jsonl"))
+def scan(rows, matcher=MATCHER, spec=SPEC):
+    scans = list(scan_records(rows, spec, matcher))
     assert all(one.hits.schema.equals(HITS) for one in scans)
     assert all(one.rows_seen for one in scans)
     return scans
@@ -55,7 +54,7 @@ def oracle(rows, matcher):
             bad.append(row)
             continue
         texts = [text or "" for text in ([given[0], *values["lines"]] if values.get("lines") is not None else given)]
-        text = ". ".join(text for text in texts if text.strip())
+        text = ". ".join(dict.fromkeys(text for text in texts if text.strip()))
         if matcher.takes_all or matcher.keywords(text):
             if has_halves(values.get("by")):
                 bad.append(row)
@@ -111,7 +110,7 @@ def test_records_are_read_as_they_are_needed():
             yield Record(row, {"title": "usgs", "url": "u"})
             row += 1
 
-    coming = scan_records(endless(), COLUMNS, SPEC, MATCHER, "x")
+    coming = scan_records(endless(), SPEC, MATCHER)
     assert [next(coming).rows_seen for _ in range(2)] == [4096, 4096]
 
 
@@ -174,11 +173,29 @@ def test_records_that_do_not_match_are_counted_whatever_else_they_hold():
     assert joined(scan(as_records([odd]))) == ([], [], 1)
 
 
-def test_missing_columns_are_named():
-    with pytest.raises(MetadataError, match=r"some\.jsonl: no url column url.*its columns are title"):
-        scan(as_records([{}]), columns=("title",))
-    with pytest.raises(MetadataError, match="no text column title or lines"):
-        scan([], columns=("url",))
+def test_each_record_has_its_own_spelling_and_a_text_for_every_column_of_the_source():
+    rows = [
+        {"title": "usgs", "url": "a"}, {"TITLE": "usgs", "Url": "b"}, {"Title": "x", "title": "usgs", "URL": "c"},
+        {"lines": "usgs"}, {"LINES": ["usgs", "usgs"], "by": "me"}, {"title": "usgs", "lines": []},
+    ]  # fmt: skip
+    hits, bad, _ = joined(scan(as_records(rows)))
+    assert bad == []
+    assert [(hit["url"], hit["texts"]) for hit in hits] == [
+        ("a", ["usgs", ""]), ("b", ["usgs", ""]), ("c", ["usgs", ""]), (None, ["", "usgs"]),
+        (None, ["", "usgs", "usgs"]), (None, ["usgs"]),
+    ]  # fmt: skip
+    assert [hit["extra"] for hit in hits] == [None, None, '{"Title":"x"}', None, None, None]
+    alone = [joined(scan([record]))[0][0] for record in as_records(rows)]
+    assert alone == hits
+
+
+def test_a_record_may_have_a_text_under_another_name_or_use_it_twice():
+    spec = SPEC.model_copy(update={"text": ("title",), "instead": {"title": ("name", "label")}})
+    rows = as_records([{"label": "usgs 1"}, {"Name": "usgs 2", "label": "x"}, {"title": None, "name": "usgs 3"}])
+    assert [hit["texts"] for hit in joined(scan(rows, ALL, spec))[0]] == [["usgs 1"], ["usgs 2"], [""]]
+    columns = SPEC.columns.model_copy(update={"credit": ("title",)})
+    ((hit,), bad, _) = joined(scan(as_records([{"title": "usgs"}]), spec=SPEC.model_copy(update={"columns": columns})))
+    assert (hit["credit"], hit["texts"], bad) == ("usgs", ["usgs", ""], [])
 
 
 @given(st.integers(0, 70))

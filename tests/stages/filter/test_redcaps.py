@@ -100,6 +100,21 @@ def test_the_recipe_may_name_the_other_caption():
     assert json.loads(hits[0]["extra"])["caption"] == "a"
 
 
+def test_a_caption_that_the_recipe_misspells_is_missed():
+    spec = SPEC.model_copy(update={"text": ("raw_caption", "captoin")})
+    with pytest.raises(
+        MetadataError, match="no text column captoin, which source redcaps needs; its columns are image_id"
+    ):
+        scan([annotation()], spec)
+
+
+def test_an_annotation_without_a_caption_has_an_empty_text():
+    spec = SPEC.model_copy(update={"text": ("raw_caption", "caption")})
+    short = {"url": "u", "caption": "usgs"}
+    hits, bad, _ = scan([annotation(), short], spec)
+    assert ([hit["texts"] for hit in hits], bad) == ([["RAW [OC]", "aerial view of a lake"], ["", "usgs"]], [])
+
+
 def test_a_file_of_another_kind_says_what_it_lacks():
     with pytest.raises(MetadataError, match="a list 'annotations', but the file is an object with the keys images"):
         scan(b'{"images": []}')

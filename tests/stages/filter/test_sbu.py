@@ -17,7 +17,7 @@ MATCHER = Matcher(load_lexicon("rs5m-1"), "stem")
 SPEC = load_sources()["sbu"]
 
 
-def scan(data, captions=None, matcher=MATCHER):
+def scan(data, captions=None, matcher=MATCHER, spec=SPEC):
     told = data if isinstance(data, bytes) else json.dumps(data).encode()
     beside = None if captions is None else io.BytesIO(captions)
     opened = []
@@ -26,7 +26,7 @@ def scan(data, captions=None, matcher=MATCHER):
         opened.append(io.BytesIO(told))
         return opened[-1]
 
-    scans = list(scan_sbu(again, beside, SPEC, matcher))
+    scans = list(scan_sbu(again, beside, spec, matcher))
     assert all(file.closed for file in opened)
     assert all(one.hits.schema.equals(HITS) for one in scans)
     hits = [hit for one in scans for hit in one.hits.to_pylist()]
@@ -139,6 +139,24 @@ def test_every_caption_stays_where_keywords_do_not_count():
     matcher = Matcher(load_lexicon("rs5m-1"), "stem", takes_all=True)
     hits, bad, seen = scan({"image_urls": ["u", "v"], "captions": ["a dog", None]}, matcher=matcher)
     assert (told_of(hits), bad, seen) == ([(0, "u", "a dog", None), (1, "v", "", None)], [], 2)
+
+
+def test_the_source_names_the_arrays():
+    columns = SPEC.columns.model_copy(
+        update={"url": ("links", "image_urls"), "credit": ("users",), "source_key": ("ids", "keys"), "licence": ("l",)}
+    )
+    spec = SPEC.model_copy(update={"columns": columns, "text": ("titles", "captions")})
+    data = {"captions": ["a dog", "usgs"], "titles": ["x", None], "users": ["me", "you"], "image_urls": ["u", "v"]}
+    ((hit,), bad, seen) = scan(data | {"keys": [1, 2], "other": [5]}, spec=spec)
+    assert (hit["url"], hit["texts"], hit["credit"], hit["source_key"]) == ("v", ["", "usgs"], "you", "2")
+    assert (hit["licence"], hit["extra"], bad, seen) == (None, None, [], 2)
+    with pytest.raises(MetadataError, match="users has 1 entries"):
+        scan(data | {"users": ["me"]}, spec=spec)
+    with pytest.raises(MetadataError, match="a list 'titles', but the file is an object with the keys captions, users"):
+        scan({name: array for name, array in data.items() if name != "titles"}, spec=spec)
+    with pytest.raises(MetadataError, match="a list 'links'"):
+        scan({name: array for name, array in data.items() if name != "image_urls"}, spec=spec)
+    assert told_of(scan(b"u\nv\n", b"a dog\nusgs\n", spec=spec)[0]) == [(1, "v", "usgs", None)]
 
 
 def test_nothing_is_no_rows():

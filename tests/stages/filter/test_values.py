@@ -42,6 +42,7 @@ def test_what_json_has_no_word_for():
 @pytest.mark.parametrize(
     ("value", "read"),
     [(None, None), ("", None), ("x", "x"), (b"x", "x"), (b"", None), (7, "7"), (7.0, "7"), (7.5, "7.5"),
+     (True, "true"), (False, "false"), ({"a": 1}, None), ({}, None), ([], None), (["x"], None), (("x",), None),
      (float("nan"), None), (float("inf"), None), (datetime(2020, 1, 2, 3, tzinfo=UTC), "2020-01-02T03:00:00+00:00")],
 )  # fmt: skip
 def test_a_value_as_words(value, read):

@@ -131,6 +131,12 @@ def test_the_files_the_other_way_round_or_damaged():
             scan(entries, cut)
 
 
+def test_what_an_error_shows_of_many_long_keys_is_short():
+    with pytest.raises(MetadataError, match="and 300 more") as error:
+        scan([{f"{row} {key} " + "x" * 500: 1 for key in range(50)} for row in range(16)])
+    assert len(str(error.value)) < 2000
+
+
 def test_more_images_than_fit_are_refused(monkeypatch):
     monkeypatch.setattr(vg, "MAX_IMAGES", 1)
     with pytest.raises(MetadataError, match="more than 1 images"):

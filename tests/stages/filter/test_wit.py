@@ -90,6 +90,7 @@ def test_a_damaged_row_costs_no_other():
         (b"", "is empty; its first line should name the columns"),
         (table(columns=[name for name in COLUMNS if name != "language"]), "its header lacks language; its columns are"),
         (table(columns=["language", "image_url"]), "lacks original_width, original_height, caption_reference_descript"),
+        (table({"image_url": "a.jpg"}), "its column image_url, field 3 of 17, holds no urls, but for example 'a.jpg'"),
         (b"caption\thttp://a\n", "not a file of WIT, its header lacks image_url, .*; its columns are caption, http"),
         (b'{"language": "en"}\n', "not a file of WIT"), (b"PAR1\x15", "a Parquet file"),
         (gzip.compress(table({}))[:-1], "gzip cut off before its end; fetch it again"),

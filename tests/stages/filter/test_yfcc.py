@@ -93,7 +93,7 @@ TEXTS = st.lists(PIECES, max_size=7).map("".join)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(TEXTS, TEXTS, st.integers(1, 4)), max_size=6), st.integers(1, 300))
+@given(st.lists(st.tuples(TEXTS, TEXTS, st.integers(1, 4)), min_size=1, max_size=6), st.integers(1, 300))
 def test_no_match_is_lost_to_the_encoding(rows, block_bytes):
     data = records(*({"title": title, "description": told, "photo_id": str(photo)} for title, told, photo in rows))
     matched, bad = [], []
@@ -154,7 +154,10 @@ def test_a_list_longer_than_memory_allows_is_refused(monkeypatch):
 
 
 def test_files_that_will_not_do():
-    assert scan(b"") == ([], [], 0)
+    with pytest.raises(MetadataError, match="metadata file: is empty"):
+        scan(b"")
+    with pytest.raises(MetadataError, match="its column download_url, field 17 of 25, holds no urls"):
+        scan(records({"download_url": "7.jpg"}))
     with pytest.raises(MetadataError, match="none of its first lines is of source yfcc14m: 3 fields found"):
         scan(listed(7))
     with pytest.raises(MetadataError, match="fetch it again"):
