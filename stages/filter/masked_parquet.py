@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from stages.filter.matcher import Matcher
-from stages.filter.page_sizes import expands, start_of
+from stages.filter.page_sizes import shares_prefixes, start_of, text_leaves
 from stages.filter.text_columns import is_list, possible_rows
 
 RUN_ROWS = 524_288
 """Row groups are read together up to so many rows: a run's start-up is then nothing beside its work."""
 MAX_TEXT_BYTES = 256 << 20
 """Decoded text of a run that is held at once; a larger row group goes another way."""
+MAX_PIECE_BYTES = 64 << 20
+"""Text that is laid out at once for the prefilter: polars hands over some 17,000 rows at a time."""
 
 _MAGIC_BYTES = 4
 _FOOTER_TAIL_BYTES = 8  # length of the footer, and the magic bytes
@@ -52,7 +54,7 @@ class Run:
     Attributes:
         start: The first.
         end: The one to stop before.
-        text_bytes: Their text columns, as they are encoded; see `page_sizes` for what that may grow to.
+        text_bytes: Their text columns, as they are encoded.
     """
 
     start: int
@@ -126,34 +128,59 @@ def masked_rows(
         scratch: Folder for the ranges of a file that is not on a local disk.
 
     Returns:
-        The rows; None where polars does not read them, their text grows beyond `MAX_TEXT_BYTES` when it is decoded, or
-        the file is elsewhere and there is no scratch.
+        The rows; None where polars does not read them, their text is too long to be laid out, or the file is elsewhere
+        and there is no scratch.
     """
     with _local(file, metadata, run, columns, scratch) as path:
         if path is None:
             return None
         try:
-            if expands(path, metadata, range(run.start, run.end), columns, MAX_TEXT_BYTES):
-                return None
-            return _read(path, rows, columns, text, matcher)
+            return None if _shares_prefixes(metadata, run, columns) else _read(path, rows, columns, text, matcher)
         except _REFUSED:
             return None
 
 
-def _read(path: str, rows: tuple[int, int], columns: Sequence[str], text: Sequence[str], matcher: Matcher) -> Found:
-    place = _free_name(columns)
+def _shares_prefixes(metadata: Any, run: Run, columns: Sequence[str]) -> bool:  # noqa: ANN401
+    """Tell whether text is written in the one encoding that polars, too, must expand while it decodes."""
+    leaves = frozenset(text_leaves(metadata, columns))
+    groups = [metadata.row_group(group) for group in range(run.start, run.end)]
+    chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+    return any(shares_prefixes(chunk) for chunk in chunks if chunk.path_in_schema in leaves)
+
+
+def _read(
+    path: str, rows: tuple[int, int], columns: Sequence[str], text: Sequence[str], matcher: Matcher
+) -> Found | None:
+    """Read masked rows; None where their text is too long to be laid out.
+
+    polars keeps a value of a dictionary once, however many rows name it. Only what is handed to Arrow is written out
+    row by row: the text of a piece of rows for the mask, and the rows found. So these are measured first.
+    """
+    place, too_long = _free_name(columns), False
 
     def mask(series: pl.Series) -> pl.Series:
-        return pl.Series(possible_rows(_arrow(series), matcher))
+        nonlocal too_long
+        too_long = too_long or _text_bytes(series) > MAX_PIECE_BYTES
+        found = np.zeros(len(series), np.bool_) if too_long else possible_rows(_arrow(series), matcher)
+        return pl.Series(found)
 
     masks = [pl.col(name).map_batches(mask, return_dtype=pl.Boolean, is_elementwise=True) for name in text]
     scan = pl.scan_parquet(path, row_index_name=place, parallel="prefiltered", glob=False, use_statistics=False)
     found = scan.select(place, *columns).slice(*rows).filter(pl.any_horizontal(masks)).collect(engine="streaming")
+    if too_long or sum(_text_bytes(column) for column in found.get_columns()) > MAX_TEXT_BYTES:
+        return None
     positions = found[place].to_numpy().astype(np.int64)
     table = found.drop(place).to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
     batches = table.to_batches()
     empty = pa.RecordBatch.from_pylist([], table.schema)
     return Found(batches[0] if batches else empty, positions)
+
+
+def _text_bytes(column: pl.Series) -> int:
+    """Return the bytes of a column's text; 0 for what is no text."""
+    if isinstance(column.dtype, pl.List):
+        column = column.explode()
+    return int(column.str.len_bytes().sum()) if column.dtype == pl.String else 0
 
 
 def _arrow(series: pl.Series) -> pa.Array:

@@ -30,12 +30,12 @@ def _of(workdir, kind):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_bad_partition_is_retried_named_and_leaves_the_others_alone(damaged, workers):
+def test_a_bad_partition_is_named_and_leaves_the_others_alone(damaged, workers):
     done = damaged.cli("--executor", "local", "--workers", str(workers), "--set", "run.retries=2")
     assert done.returncode == 3
     assert "FAILED filter.match/laion2b-" in done.stderr
     assert "fetch it again" in done.stderr
-    assert len(_of(damaged, "partition_retried")) == 2
+    assert _of(damaged, "partition_retried") == []  # what is wrong with a file stays wrong
     assert len(_of(damaged, "partition_failed")) == 1
     settled = damaged.manifests()
     assert sum(key.startswith("filter.match/") for key in settled) == 17
