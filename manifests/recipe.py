@@ -79,18 +79,36 @@ class Network(_Table):
     total_s: Annotated[float, Field(gt=0)] = 30.0
     attempts: Annotated[int, Field(ge=1, le=20)] = 3
     backoff_s: Annotated[float, Field(ge=0)] = 1.0
+    spacing_s: Annotated[float, Field(ge=0)] = Field(default=0.0, description="least time between requests to one host")
+    crawl_delay_max_s: Annotated[float, Field(ge=0)] = Field(
+        default=2.0, description="a Crawl-delay of robots.txt is kept up to this; 0: not at all"
+    )
+    nameservers: list[str] = Field(default=[], description="address or address:port; empty: this machine's")
     resolve: dict[str, str] = Field(
         default={}, description="host or .suffix to ADDRESS:PORT; empty: the name does not exist"
     )
 
 
+class Consent(_Table):
+    """Which refusals of site owners are heeded: rows they name leave as download.opt_out."""
+
+    robots: bool = Field(default=True, description="robots.txt, RFC 9309")
+    headers: bool = Field(default=True, description="X-Robots-Tag: noai, noimageai, noindex, noimageindex, noml")
+    tdm: bool = Field(default=True, description="TDMRep: tdm-reservation")
+
+
 class Download(_Table):
     """What is accepted from the web."""
 
+    engine: Literal["native", "img2dataset"] = "native"
     max_bytes: Annotated[int, Field(ge=1)] = 26_214_400
     media: list[Literal["jpeg", "png", "webp", "gif", "bmp", "tiff"]] = ["jpeg", "png", "webp", "gif", "bmp", "tiff"]
     max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
     allow_private: bool = False
+    on_hash_differs: Literal["keep", "drop"] = Field(
+        default="keep", description="rows whose bytes are not what their source's md5, sha256 or phash64 says"
+    )
+    consent: Consent = Consent()
     contact: str = Field(default="", description="a url or address for site owners, sent in the User-Agent")
     network: Network = Network()
 

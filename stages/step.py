@@ -7,7 +7,7 @@ reads a manifest, never asks for time or randomness: what it needs is in the `Ta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +39,10 @@ class Input:
     rows: bool = False
 
 
+def _nobody_watches(values: Mapping[str, JsonValue]) -> None:
+    del values
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One unit of work.
@@ -51,6 +55,8 @@ class Task:
             that are batched: what the setting says, or less after running out of memory.
         final: Whether this is the last round: what is deferred now has failed.
         scratch: An empty local folder of its own, removed afterwards.
+        post: Tells whoever watches how the work goes: small values, each call replacing the last; they end in the run's
+            own folder and never in a result. Called every few seconds at most.
     """
 
     step: str
@@ -59,6 +65,7 @@ class Task:
     params: Mapping[str, JsonValue]
     final: bool
     scratch: Path
+    post: Callable[[Mapping[str, JsonValue]], None] = _nobody_watches
 
     def data_path(self, name: str, sha256: str, suffix: str) -> str:
         """Return where a data file of this task is stored: named by content, never overwritten."""

@@ -9,10 +9,28 @@ TRANSIENT = frozenset(
 )
 """Reasons worth another attempt: the same url may well answer a moment later."""
 
+ROBOT = "rs5m-build"
+"""The product token: what robots.txt and X-Robots-Tag call us, and how the User-Agent begins (RFC 9309, 2.2.1)."""
+
 EMPTY = "empty"
 """Media type of a 2xx answer without a body: downloaded, as the paper counts it, and then invalid."""
 
 DETAIL_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """Which refusals of site owners are heeded.
+
+    Attributes:
+        robots: robots.txt of every host that is asked, redirect targets included (RFC 9309).
+        headers: ``X-Robots-Tag`` of the answer.
+        tdm: ``tdm-reservation`` of the answer (TDM Reservation Protocol).
+    """
+
+    robots: bool
+    headers: bool
+    tdm: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +42,14 @@ class Limits:
         media: Media types taken, from jpeg, png, webp, gif, bmp, tiff.
         max_redirects: How many redirects of one url are followed.
         allow_private: Whether addresses that are not public may be dialled; for worlds on loopback only.
+        consent: Whose refusals are heeded.
     """
 
     max_bytes: int
     media: frozenset[str]
     max_redirects: int
     allow_private: bool
+    consent: Consent = Consent(robots=True, headers=True, tdm=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +67,9 @@ class Network:
         resolve: Host name, or suffix with a leading dot, to `address`, `address:port`, or "" for a name
             that does not exist. The longest match wins; other names are looked up.
         user_agent: Sent with every request.
+        spacing_s: Least time between the starts of two requests to one host.
+        crawl_delay_max_s: Up to how much a Crawl-delay of robots.txt is kept, over `spacing_s`.
+        nameservers: Addresses, with a port or without, to ask for names; empty: those this machine is set to.
     """
 
     connections: int
@@ -58,6 +81,9 @@ class Network:
     backoff_s: float
     resolve: Mapping[str, str]
     user_agent: str
+    spacing_s: float = 0.0
+    crawl_delay_max_s: float = 0.0
+    nameservers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
