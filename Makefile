@@ -12,7 +12,7 @@ help:
 	@echo "make fuzz   the property tests on other examples than make test's, many more of them"
 	@echo "make check  formatting, lint, types"
 	@echo "make bench  measure each stage against its floor and against peers"
-	@echo "make chaos  25 random kills of the mini build, resumed to the same bytes"
+	@echo "make chaos  25 random kills of the mini build and 40 of a download, resumed to the same bytes"
 
 run: $(VENV)/.run-ready
 	@$(BIN)/python -m pipeline.world.wheels
@@ -39,8 +39,7 @@ format: $(VENV)/.test-ready
 bench: $(VENV)/.test-ready
 	@$(PIP) --editable '.[test,bench]'
 	$(BIN)/python benchmarks/filter.py
-	$(BIN)/python benchmarks/bench_fetch.py
-	$(BIN)/python benchmarks/bench_fetch.py --latency-ms 20
+	$(BIN)/python benchmarks/download.py
 	$(BIN)/python benchmarks/bench_phash.py
 	$(BIN)/python benchmarks/bench_neardup.py
 	$(BIN)/python benchmarks/bench_memory.py
@@ -53,6 +52,7 @@ bench: $(VENV)/.test-ready
 chaos: $(VENV)/.test-ready
 	@$(BIN)/python -m pipeline.world.wheels
 	$(BIN)/python benchmarks/chaos.py
+	$(BIN)/python benchmarks/chaos_download.py
 
 remake-mini: $(VENV)/.test-ready
 	$(BIN)/python -m pipeline.remake_mini --data $(DATA) --out manifests/models/mini

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from stages.decode import decode
-from stages.dedup.phash import phash, phash_d4
+from stages.phash import phash, phash_d4
 
 
 def photo_like(number):

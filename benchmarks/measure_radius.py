@@ -15,8 +15,8 @@ from PIL import Image
 
 from stages.decode import Decoded, decode
 from stages.dedup.near import LOW_TEXTURE_LEVELS
-from stages.dedup.phash import phash, texture
 from stages.dedup.pigeonhole import pairs_within
+from stages.phash import phash, texture
 
 QUALITIES = (40, 60, 80, 95)
 SCALES = (0.5, 0.75, 1.25, 1.5)

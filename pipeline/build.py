@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from manifests.canonical import JsonValue
 from manifests.commits import CommitStore
 from manifests.recipe import Recipe
 from manifests.store import Store
+from pipeline.causes import Warnings
 from pipeline.events import Events
 from pipeline.executors.base import Executor
 from pipeline.interrupts import Interrupts
 from pipeline.line import select
+from pipeline.live import WATCHED, Watch
 from pipeline.locks import Lock
 from pipeline.metadata import metadata_slices
+from pipeline.picture import Picture
+from pipeline.picture_text import in_line, in_lines
 from pipeline.planner import Planner
 from pipeline.progress import Progress
 from pipeline.runner import Runner, Selection, Summary
@@ -112,8 +117,10 @@ def _work(
 ) -> Ended:
     events, folder = Events(), RunFolder(store, recipe, options.arguments)
     events.listen(folder.listen)
-    events.listen(stack.enter_context(Progress()).listen)
+    progress = stack.enter_context(Progress())
+    events.listen(progress.listen)
     stack.callback(folder.flush)
+    watch = stack.enter_context(watched(store, folder.path, events, progress))
     live = stack.enter_context(served(recipe, store))
     planner.serve(live)
     runner = Runner(
@@ -126,12 +133,34 @@ def _work(
         _stopper(interrupts, recipe.run.time_limit_s),
         locks,
         options.selection,
+        watch,
     )
     events("run_started", recipe=recipe.name, steps=[step.name for step in steps], folder=folder.path)
     summary = runner.run(steps)
     code = interrupts.exit_code or (143 if summary.stopped else 0)
     events("run_finished", committed=summary.worked, failed=dict(summary.failed), exit_code=code)
     return Ended(summary, had_work=True, signal_code=code)
+
+
+def watched(store: Store, folder: str, events: Events, progress: Progress) -> Watch:
+    """Return a watch that shows how downloads go, and says what is the matter when too many fail for one reason."""
+    picture, warnings = Picture(), Warnings()
+
+    def tell() -> None:
+        now = picture.now()
+        progress.tell(WATCHED, in_line(now), in_lines(now))
+        for line in warnings.due(now.counts):
+            events("note", text=line)
+
+    def heard(told: Mapping[str, Mapping[str, JsonValue]]) -> None:
+        picture.heard(told)
+        tell()
+
+    def ended(partition: str, telemetry: Mapping[str, JsonValue] | None) -> None:
+        picture.ended(partition, telemetry)
+        tell()
+
+    return Watch(store, folder, heard, ended)
 
 
 def start_executor(recipe: Recipe, store: Store, ray_address: str = "") -> Executor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -14,7 +15,7 @@ Listener: TypeAlias = Callable[[Event], None]
 
 
 class Events:
-    """Stamps events with the time and hands them to listeners, in order.
+    """Stamps events with the time and hands them to listeners, in order, one at a time whichever thread sends them.
 
     Event names: run_started, step_started, partition_done, partition_failed, partition_retried, step_finished,
     step_skipped, file_corrupt, note, run_finished.
@@ -22,6 +23,7 @@ class Events:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
+        self._lock = threading.RLock()
 
     def listen(self, listener: Listener) -> None:
         """Add a listener."""
@@ -29,9 +31,10 @@ class Events:
 
     def __call__(self, event: str, **fields: JsonValue) -> None:
         """Send an event."""
-        stamped: Event = {"t": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
-        for listener in self._listeners:
-            listener(stamped)
+        with self._lock:
+            stamped: Event = {"t": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
+            for listener in self._listeners:
+                listener(stamped)
 
 
 def event_line(event: Event) -> bytes:

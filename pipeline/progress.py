@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import cast
@@ -63,7 +64,7 @@ class Progress:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._steps: dict[str, _StepProgress] = {}
-        self._notes: list[str] = []
+        self._told: dict[str, tuple[str, Sequence[str]]] = {}
         self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=4, transient=False)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._plain_lines, name="progress", daemon=True)
@@ -111,7 +112,18 @@ class Progress:
             case "note":
                 self._say(str(event["text"]))
 
+    def tell(self, step: str, line: str, lines: Sequence[str]) -> None:
+        """Take in how a step's work goes just now, in place of what was told before.
+
+        Args:
+            step: ``<stage>.<step>``.
+            line: For a plain console: part of one line. Empty: nothing is known.
+            lines: For a terminal, below the table.
+        """
+        self._told[step] = (line, lines)
+
     def _finish(self, name: str) -> None:
+        self._told.pop(name, None)
         step = self._steps.get(name)
         if step and not step.ended_s:
             step.ended_s = time.monotonic()
@@ -128,7 +140,8 @@ class Progress:
         while not self._stop.wait(_LINE_S):
             running = [(name, step) for name, step in self._steps.items() if not step.ended_s]
             for name, step in running[-1:]:
-                self._console.print(self._line(name, step), highlight=False, soft_wrap=True)
+                told = self._told.get(name, ("", ()))[0]
+                self._say(self._line(name, step) + (f"; now {told}" if told else ""))
 
     def _line(self, name: str, step: _StepProgress) -> str:
         eta = f", {step.eta_s:.0f} s left" if step.eta_s is not None else ""
@@ -148,7 +161,8 @@ class Progress:
             numbers = [f"{value:,.0f}" for value in cells]
             failed = f" ({step.failed} failed)" if step.failed else ""
             table.add_row(name, f"{step.done}/{step.partitions}{failed}", *numbers, f"{step.seconds:.1f} s", eta)
-        return Group(table)
+        told = [Text(f"{name}: {line}") for name, (_, lines) in list(self._told.items()) for line in lines]
+        return Group(table, *told)
 
 
 def _books(rows: dict[str, dict[str, object]]) -> _Books:

@@ -14,6 +14,7 @@ from manifests.source_specs import enabled_specs
 from manifests.sources import Published, SourceSpec
 from manifests.store import Store
 from pipeline.books import Books, chain_holds, committed, ledger_closes, read_books
+from pipeline.download_facts import download_facts
 from pipeline.funnel import FunnelRow, funnel, funnel_closes, total
 from pipeline.line import LINE
 from pipeline.planner import Planner
@@ -160,7 +161,7 @@ def _most_first(counts: Mapping[str, int]) -> JsonValue:
 
 
 def _facts(manifests: list[Manifest]) -> dict[str, JsonValue]:
-    """Return what a step's commits state: counts added up, other values as they are."""
+    """Return what a step's commits state: counts added up, other values as they are, and what `download_facts` sums."""
     sums: dict[str, JsonValue] = {}
     for manifest in manifests:
         for name, value in manifest.facts.items():
@@ -168,4 +169,4 @@ def _facts(manifests: list[Manifest]) -> dict[str, JsonValue]:
                 sums[name] = value + int(str(sums.get(name, 0)))
             elif name not in _NOT_FACTS and isinstance(value, float | str):
                 sums[name] = value  # a cut, or what every commit of a step says alike
-    return sums
+    return sums | download_facts([manifest.facts for manifest in manifests])

@@ -10,8 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from manifests.reasons import reasons
+from pipeline.download_facts import VERDICTS
 
 _KEYWORDS = 10
+_PLACEHOLDERS = 10
 _TITLES = {
     "amount": "Amount",
     "after_keyword": "After Keyword Filtering",
@@ -37,6 +39,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
             _print_funnel(subset, table, console, with_published=with_published)
     _print_reasons(report, console)
     _print_keywords(report, console)
+    _print_download(report["facts"].get("download.fetch", {}), console)
     for problem in report.get("unreadable", []):
         _say(console, f"not read, its rows are in no count: {problem}")
     for name in report["skip"]:
@@ -80,6 +83,23 @@ def _print_reasons(report: Mapping[str, Any], console: Console) -> None:
         shown.add_row(reason, row_class, *numbers, _number(sum(by_source.values())))
     console.print(shown)
     _say(console, "")
+
+
+def _print_download(facts: Mapping[str, Any], console: Console) -> None:
+    """Print how bytes stand to published hashes, and which bytes many urls gave, where there is something to say."""
+    verdicts = facts.get("hash_verdicts", {})
+    if any(rows for counts in verdicts.values() for verdict, rows in counts.items() if verdict != "unknown"):
+        shown = _table("hashes of the sources", *VERDICTS)
+        for source, counts in verdicts.items():
+            shown.add_row(source, *(_number(counts[verdict]) for verdict in VERDICTS))
+        console.print(shown)
+        _say(console, "")
+    placeholders = facts.get("placeholders", [])
+    for found in placeholders[:_PLACEHOLDERS]:
+        what = f"{found['urls']:,} urls with {found['texts']:,} texts gave the same bytes, a placeholder by the look"
+        _say(console, f"{what}: sha256 {found['sha256']}")
+    if more := len(placeholders[_PLACEHOLDERS:]):
+        _say(console, f"and {more:,} more such images; report --json lists all")
 
 
 def _in_order(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:

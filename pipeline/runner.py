@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from manifests.canonical import JsonValue
@@ -14,6 +15,7 @@ from manifests.recipe import Recipe
 from manifests.store import Store
 from pipeline.events import Events
 from pipeline.executors.base import Executor, TaskFailure
+from pipeline.live import Watch
 from pipeline.locks import Lock, LockHeldError
 from pipeline.planner import Planner
 from pipeline.plans import PartitionPlan, StepPlan
@@ -26,6 +28,7 @@ _WAIT_S = 0.2
 # Errors, as workers name them, that another attempt would meet again: a file that is at fault stays so, and one that
 # changed has to be planned anew.
 _LASTING = ("MetadataError: ", "ChangedFileError: ")
+_NUMBER = re.compile(r"(?<![\w.])\d[\d.,]*%?(?!\w)")  # a number by itself, not the 12 of cc12m
 
 
 @dataclass(slots=True)
@@ -98,6 +101,7 @@ class Runner:
         draining: Asked between tasks whether to stop.
         locks: The run's locks; one lost means stop at once.
         selection: What this run may work on.
+        watch: Told of tasks as they begin and end, so that it can read how they go meanwhile.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class Runner:
         draining: Callable[[], bool],
         locks: Sequence[Lock] = (),
         selection: Selection | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._run = recipe.run
         self._store = store
@@ -122,6 +127,8 @@ class Runner:
         self._draining = draining
         self._locks = locks
         self._selection = selection or Selection()
+        self._watch = watch
+        self._suspicions: set[str] = set()
         self.summary = Summary()
 
     def run(self, steps: Sequence[Step]) -> Summary:
@@ -209,12 +216,16 @@ class Runner:
         while queue or running:
             while queue and running < capacity and not self._draining():
                 plan = queue.popleft()
-                executor.submit(self._spec(step, plan, final=final))
+                spec = self._spec(step, plan, final=final)
+                executor.submit(self._watch.begun(spec) if self._watch else spec)
                 running += 1
             if not running:
                 return
             for finished in executor.wait(_WAIT_S):
                 running -= 1
+                if self._watch:
+                    outcome = finished.outcome
+                    self._watch.ended(finished.spec, None if isinstance(outcome, TaskFailure) else outcome.telemetry)
                 plan = by_name[finished.spec.name]
                 attempts[plan.name] += 1
                 if not isinstance(finished.outcome, TaskFailure):
@@ -286,7 +297,19 @@ class Runner:
         self._planner.mark_retried(plan)
         self.summary.worked += 1
         rows: dict[str, JsonValue] = {s: dict(c.model_dump(by_alias=True)) for s, c in manifest.rows.items()}
-        self._events("partition_done", step=plan.step, partition=plan.partition, rows=rows, seconds=round(seconds, 3))
+        told: dict[str, JsonValue] = {"telemetry": outcome.telemetry} if outcome.telemetry else {}
+        whole = {"rows": rows, "seconds": round(seconds, 3), **told}
+        self._events("partition_done", step=plan.step, partition=plan.partition, **whole)
+        self._say_suspicions(outcome.facts)
+
+    def _say_suspicions(self, facts: Mapping[str, JsonValue]) -> None:
+        """Say what a step suspects of its input, once a run: lines of other partitions differ in their numbers."""
+        lines = facts.get("suspicions")
+        for line in lines if isinstance(lines, list) else ():
+            kind = _NUMBER.sub("#", str(line))
+            if kind not in self._suspicions:
+                self._suspicions.add(kind)
+                self._events("note", text=str(line))
 
     def _closed(self, step: Step, plan: PartitionPlan, outcome: Outcome) -> Manifest:
         """Check the closing law and return the manifest. Raises BooksDoNotCloseError."""

@@ -18,6 +18,7 @@ from manifests.schemas import LEDGER, TABLES, TableSpec
 from manifests.store import Store
 from manifests.tables import empty_frame, file_sha256, read_table, write_table
 from pipeline.line import step_named
+from pipeline.poster import Poster, period_s
 from stages.filter.rows import MetadataError
 from stages.places import archive_source, partitions_of
 from stages.step import CorruptFileError, ModelMissingError, Output, PriorCommit, Step, StoredFile, Task
@@ -59,7 +60,11 @@ class PriorFiles:
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """A task as sent to a worker: plain values only; ``parts`` is what the driver says its result depends on."""
+    """A task as sent to a worker: plain values only.
+
+    ``parts`` is what the driver says its result depends on; ``live`` the file it tells how it goes in, in the run's own
+    folder, and ``attempt`` which attempt of this run it is.
+    """
 
     step: str
     partition: str
@@ -70,6 +75,8 @@ class TaskSpec:
     prior: list[PriorFiles] = field(default_factory=list)
     scratch: str = ""
     parts: Parts | None = None
+    live: str = ""
+    attempt: int = 0
 
     @property
     def name(self) -> str:
@@ -79,7 +86,7 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a worker returns for a task that worked."""
+    """What a worker returns for a task that worked; ``telemetry`` is what it told last, and goes into no commit."""
 
     outputs: list[Receipt]
     ledger: LedgerReceipt
@@ -89,6 +96,7 @@ class Outcome:
     counted: dict[str, dict[str, int]]
     facts: dict[str, JsonValue]
     pointed: list[str]
+    telemetry: dict[str, JsonValue] = field(default_factory=dict)
 
 
 def run_task(store: Store, spec: TaskSpec) -> Outcome:
@@ -102,11 +110,14 @@ def run_task(store: Store, spec: TaskSpec) -> Outcome:
         raise MetadataError(str(problem))
     step = step_named(spec.step)
     _check_surroundings(step, spec)
-    with tempfile.TemporaryDirectory(prefix="rs5m-", dir=spec.scratch or None) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="rs5m-", dir=spec.scratch or None) as folder,
+        Poster(store, spec.live, spec.attempt, period_s(store)) as poster,
+    ):
         work, out = Path(folder, "work"), Path(folder, "out")
         work.mkdir()
         out.mkdir()
-        task = Task(spec.step, spec.partition, Settings(spec.settings), spec.params, spec.final, work)
+        task = Task(spec.step, spec.partition, Settings(spec.settings), spec.params, spec.final, work, poster.post)
         result = step.process(task, _Tables(store, spec.inputs), _Prior(store, step, spec.partition, spec.prior))
         receipts = [_stored(store, step, task, output, out) for output in result.outputs]
         written = write_table(LEDGER, result.ledger, out / "ledger.parquet")
@@ -121,6 +132,7 @@ def run_task(store: Store, spec: TaskSpec) -> Outcome:
         counted=result.counted,
         facts=result.facts,
         pointed=result.pointed,
+        telemetry=poster.last,
     )
 
 

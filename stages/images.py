@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,9 @@ EXTENSIONS = MappingProxyType(
 _GAP_BYTES = 64 << 10
 _RANGE_BYTES = 8 << 20
 _RANGES_IN_FLIGHT = 8
+
+# Bodies gather up to this size before the scratch file is written: a third off the cost of a write each.
+_WRITE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,43 +50,98 @@ class Place:
 class Spool:
     """Bodies as they come, each distinct one once; then a tar of them sorted by digest.
 
-    Bodies lie in one scratch file, so that memory does not grow with the partition.
+    Bodies lie in one scratch file, so that memory does not grow with the partition. Threads may add and read at the
+    same time; one of them at a time has the file, another may hash or wait for the web meanwhile.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "bodies.spool"
-        self._file = self._path.open("w+b")
+        self._file = self._path.open("wb", buffering=_WRITE_BYTES)
+        self._written = self._path.open("rb", buffering=0)
+        self._end = 0
         self._places: dict[str, tuple[int, int, str]] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, body: bytes, suffix: str) -> str:
-        """Keep a body and return its sha256; ``suffix`` is its file extension."""
-        sha256 = hashlib.sha256(body).hexdigest()
-        if sha256 not in self._places:
-            self._places[sha256] = (self._file.seek(0, 2), len(body), suffix)
-            self._file.write(body)
-        return sha256
+    def add(self, body: bytes, suffix: str, sha256: str | None = None) -> str:
+        """Keep a body.
+
+        Args:
+            body: The bytes.
+            suffix: Their file extension; of equal bodies that of the first counts.
+            sha256: Their digest, hex, where the caller has it already; it is believed.
+
+        Returns:
+            The sha256, hex.
+
+        Raises:
+            OSError: The scratch file could not be written: the spool is of no further use.
+        """
+        digest = hashlib.sha256(body).hexdigest() if sha256 is None else sha256
+        with self._lock:
+            if digest not in self._places:
+                self._file.write(body)
+                self._places[digest] = (self._end, len(body), suffix)
+                self._end += len(body)
+        return digest
 
     def read(self, sha256: str) -> bytes:
-        """Return a body that was added."""
-        start, length, _ = self._places[sha256]
-        self._file.seek(start)
-        return self._file.read(length)
+        """Return a body that was added.
 
-    def write_tar(self, path: Path) -> dict[str, int]:
-        """Write the tar and return the offset of every body by sha256."""
+        Raises:
+            KeyError: It was not.
+            OSError: The scratch file is shorter than what was written to it.
+        """
+        start, length, _ = self._places[sha256]
+        body = bytearray(length)
+        with self._lock:
+            self._file.flush()
+            self._read_into(self._written, start, memoryview(body))
+        return bytes(body)
+
+    def write_tar(self, path: Path, only: Collection[str] | None = None) -> dict[str, int]:
+        """Write the tar.
+
+        Args:
+            path: Where; nothing may stand there.
+            only: Digests of the bodies that go into it; None for all.
+
+        Returns:
+            The offset of every body in the tar by sha256.
+
+        Raises:
+            KeyError: A digest of ``only`` was not added.
+            OSError: A file could not be written, or the scratch file is shorter than what was written to it.
+        """
+        wanted = sorted(self._places if only is None else set(only))
+        places = [self._places[sha256] for sha256 in wanted]
+        with self._lock:
+            self._file.flush()
+        # One buffer for all: reading into it and writing from it costs less than a fresh body each, and no more than
+        # os.copy_file_range or os.sendfile, which not every system has.
+        buffer = memoryview(bytearray(max((length for _, length, _ in places), default=0)))
         offsets: dict[str, int] = {}
-        with TarWriter(path) as tar:
-            for sha256, (_, _, suffix) in sorted(self._places.items()):
-                offsets[sha256] = tar.add(f"{sha256}.{suffix}", self.read(sha256))
+        with self._path.open("rb", buffering=0) as source, TarWriter(path) as tar:
+            for sha256, (start, length, suffix) in zip(wanted, places, strict=True):
+                body = buffer[:length]
+                self._read_into(source, start, body)
+                offsets[sha256] = tar.add(f"{sha256}.{suffix}", body)
         return offsets
 
     def close(self) -> None:
         """Let go of the scratch file."""
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+        try:
+            self._written.close()
+            self._file.close()
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    def _read_into(self, source: io.FileIO, start: int, body: memoryview) -> None:
+        source.seek(start)
+        if (read := source.readinto(body)) != len(body):
+            raise OSError(f"{self._path}: {read} bytes at {start} of {len(body)} that were written; is the disk full?")
 
 
 def read_images(store: Store, places: Sequence[Place]) -> Iterator[tuple[int, bytes]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from manifests.identity import draw
 from stages.decode import decode
-from stages.dedup.phash import phash_d4
+from stages.phash import phash_d4
 
 NEAR_BITS = 10
 HELD_OUT_SHARE = 0.4

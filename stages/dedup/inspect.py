@@ -13,8 +13,8 @@ from manifests.recipe import Settings
 from manifests.schemas import TABLES
 from manifests.tables import empty_frame
 from stages.decode import DecodeError, decode
-from stages.dedup.phash import phash, phash_d4, texture
 from stages.images import Place, read_images
+from stages.phash import phash, phash_d4, texture
 from stages.picture_files import codec_versions
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 

@@ -126,5 +126,7 @@ def shorten(text: str) -> str:
     Returns:
         The text with every unprintable character replaced by "?".
     """
+    if text.isascii() and text.isprintable():
+        return text[:DETAIL_BYTES]
     clean = "".join(ch if ch.isprintable() else "?" for ch in text[:DETAIL_BYTES])
     return clean.encode("utf-8", "replace")[:DETAIL_BYTES].decode("utf-8", "ignore")

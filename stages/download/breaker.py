@@ -5,6 +5,10 @@ from yarl import URL
 THRESHOLD = 8
 """Failures in a row, with no other answer between them, after which a server is left alone."""
 
+SILENT_THRESHOLD = 3
+"""The same for a server that was never heard from and costs a whole deadline each time."""
+
+_COSTLY = frozenset({"download.timeout", "download.dns_temporary"})
 _STRIKES = frozenset("download." + name for name in ("refused", "reset", "timeout", "dns", "dns_temporary", "http_429"))
 
 
@@ -13,6 +17,7 @@ class Breakers:
 
     def __init__(self) -> None:
         self._streaks: dict[tuple[str | None, int | None], int] = {}
+        self._heard: set[tuple[str | None, int | None]] = set()
         self._tripped: dict[tuple[str | None, int | None], str] = {}
 
     def note(self, at: URL, reason: str | None, http_status: int | None) -> None:
@@ -21,14 +26,17 @@ class Breakers:
         Args:
             at: The url that was asked, after redirects.
             reason: What it failed for, None when it did not.
-            http_status: Status of the response; any response but a 429 ends a streak.
+            http_status: Status of the response, None when none came.
         """
         key = (at.raw_host, at.port)
-        if http_status not in (None, 429) or reason not in _STRIKES:
+        if http_status is not None:
+            self._heard.add(key)
+        if reason not in _STRIKES:
             self._streaks.pop(key, None)
             return
         streak = self._streaks[key] = self._streaks.get(key, 0) + 1
-        if streak >= THRESHOLD:
+        patience = SILENT_THRESHOLD if reason in _COSTLY and key not in self._heard else THRESHOLD
+        if streak >= patience:
             self._tripped.setdefault(key, reason)
 
     def tripped(self, at: URL) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,14 +12,19 @@ from yarl import URL
 
 from stages.download.addresses import guarded_socket
 from stages.download.answers import TRANSIENT, Answer, Limits, Network, shorten
-from stages.download.breaker import THRESHOLD, Breakers
+from stages.download.breaker import Breakers
 from stages.download.exchange import Outcome, exchange
 from stages.download.failures import NETWORK_ERRORS, reason_for
+from stages.download.meter import Meter
 from stages.download.resolver import MappedResolver
+from stages.download.robots import Robots
 from stages.download.schedule import Schedule
 from stages.download.targets import parse_redirect, parse_target
+from stages.download.watch import Timing, Watch
 
 BACKOFF_MAX_S = 60.0
+_SLOW_LANE = 1024
+_PRIVATE = "download.private_address"
 RETRY_AFTER_MAX_S = 60.0
 """A server that asks for a longer pause is not asked again in this call: its answer stands until the next round."""
 
@@ -39,18 +45,27 @@ class _Errand:
         return self.at.raw_host or ""
 
 
-async def fetch_all(urls: Sequence[str], limits: Limits, network: Network, deliver: Callable[[Answer], None]) -> None:
+async def fetch_all(
+    urls: Sequence[str],
+    limits: Limits,
+    network: Network,
+    deliver: Callable[[Answer], None],
+    meter: Meter | None = None,
+) -> None:
     """Fetch each url once and answer for each exactly once.
 
     Every hop of a redirect is scheduled like a url of its own host, so `per_host` holds for the hosts that
-    redirects lead to as well, and waiting for a host never occupies one of the `connections`.
+    redirects lead to as well, and waiting for a host never occupies one of the `connections`. A request that stalls
+    gives its place to another, up to as many again as `_SLOW_LANE` and the machine's file handles allow, so that dead
+    and dripping servers do not hold up the others.
 
     Args:
         urls: Distinct urls, in any spelling; a repeated one is answered once.
         limits: What is taken.
         network: How the web is asked.
         deliver: Called in the event loop's thread as answers come, in no particular order. The body is not kept
-            here afterwards, so memory stays below `connections` times `max_bytes`.
+            here afterwards, so memory stays below the requests under way times `max_bytes`.
+        meter: Told of every request and answer.
 
     Raises:
         OSError: This machine ran out of file handles or memory.
@@ -58,11 +73,10 @@ async def fetch_all(urls: Sequence[str], limits: Limits, network: Network, deliv
         Exception: Whatever `deliver` raised; nothing more is delivered then.
     """
     distinct = list(dict.fromkeys(urls))
-    resolver = MappedResolver(network.resolve)
+    resolver = MappedResolver(network.resolve, network.nameservers)
     try:
         async with _session(limits, network, resolver) as session:
-            fetcher = _Fetcher(session, resolver, limits, network, deliver, len(distinct))
-            await fetcher.run(distinct)
+            await _Fetcher(session, resolver, limits, network, deliver, meter, len(distinct)).run(distinct)
     finally:
         await resolver.close()
 
@@ -78,7 +92,7 @@ def _session(limits: Limits, network: Network, resolver: MappedResolver) -> aioh
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={hdrs.USER_AGENT: network.user_agent, hdrs.ACCEPT_ENCODING: "identity"},
-        timeout=aiohttp.ClientTimeout(total=None, connect=network.connect_s, sock_read=network.read_s),
+        timeout=aiohttp.ClientTimeout(total=None, connect=network.connect_s),  # the rest is the watch's
         auto_decompress=False,
         trust_env=False,
     )
@@ -92,6 +106,7 @@ class _Fetcher:
         limits: Limits,
         network: Network,
         deliver: Callable[[Answer], None],
+        meter: Meter | None,
         items: int,
     ) -> None:
         self._session = session
@@ -99,9 +114,13 @@ class _Fetcher:
         self._limits = limits
         self._network = network
         self._deliver = deliver
+        self._meter = meter
         self._receiver_failed = False
         self._breakers = Breakers()
-        self._schedule: Schedule[_Errand] = Schedule(network.connections, network.per_host, items)
+        self._robots = Robots(session, limits, network) if limits.consent.robots else None
+        self._schedule: Schedule[_Errand] = Schedule(network.connections, network.per_host, items, network.spacing_s)
+        self._slow = 0
+        self._slow_lane = _slow_lane(network.connections)
 
     async def run(self, urls: list[str]) -> None:
         for url in urls:
@@ -112,39 +131,79 @@ class _Fetcher:
             else:
                 errand = _Errand(url, target, target)
                 self._schedule.put(errand.host, errand)
+        watch = Watch(self._network, lambda timing: self._make_room(timing, watch, group))
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._network.connections, len(urls))):
-                    group.create_task(self._work())
+                    group.create_task(self._work(watch))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
+        finally:
+            watch.close()
+            if self._robots is not None:
+                await self._robots.close()
 
-    async def _work(self) -> None:
+    def _make_room(self, timing: Timing, watch: Watch, group: asyncio.TaskGroup) -> bool:
+        """Put another worker in the place of one whose request stalls, unless too many do."""
+        ending = timing.task is None or timing.task.cancelling()
+        if ending or self._slow >= self._slow_lane:
+            return False
+        self._slow += 1
+        self._schedule.set_aside(timing.host)
+        group.create_task(self._work(watch))
+        return True
+
+    async def _work(self, watch: Watch) -> None:
         while (errand := await self._schedule.take()) is not None:
-            host = errand.host
-            tripped = self._breakers.tripped(errand.at)
+            host, tripped = errand.host, self._breakers.tripped(errand.at)
             if tripped is not None:
-                words = f"not asked: {errand.at.raw_host} failed {THRESHOLD} times in a row"
+                words = f"not asked: {host} failed several times in a row"
                 self._finish(Answer(errand.url, tripped, detail=shorten(words)))
-            else:
-                outcome = await self._hop(errand)
-                self._breakers.note(errand.at, outcome.answer.reason, outcome.answer.http_status)
-                self._settle(errand, outcome)
+                self._schedule.done(host)
+                continue
+            timing = watch.begin(host)
+            try:
+                outcome = await self._hop(errand, watch, timing)
+            finally:
+                watch.end(timing)
+            answer = outcome.answer
+            if self._meter is not None:
+                self._meter.asked(host, timing.clock() - timing.begun_s, answer.reason)
+            self._breakers.note(errand.at, answer.reason, answer.http_status)
+            if answer.http_status is not None:
+                self._schedule.met(host)
+            self._settle(errand, outcome)
             self._schedule.done(host)
+            if timing.stalled:  # another worker has this one's place
+                self._slow -= 1
+                return
 
-    async def _hop(self, errand: _Errand) -> Outcome:
+    async def _hop(self, errand: _Errand, watch: Watch, timing: Timing) -> Outcome:
         """Ask once, within what is left of this attempt's time."""
-        clock = asyncio.get_running_loop().time
-        begun = clock()
         try:
-            failed = await self._look_up(errand)
+            failed = await self._look_up(errand) or await self._permission(errand)
             if failed is not None:
                 return failed
             keep = not self._schedule.is_last(errand.host)
-            left_s = self._network.total_s - errand.spent_s - (clock() - begun)
-            return await exchange(self._session, errand.url, errand.at, self._limits, keep=keep, time_s=left_s)
+            left_s = self._network.total_s - errand.spent_s - (timing.clock() - timing.begun_s)
+            return await exchange(
+                self._session, errand.url, errand.at, self._limits, keep=keep, watch=watch, timing=timing, time_s=left_s
+            )
         finally:
-            errand.spent_s += clock() - begun
+            errand.spent_s += timing.clock() - timing.begun_s
+
+    async def _permission(self, errand: _Errand) -> Outcome | None:
+        """Read what the host's robots.txt says of the url."""
+        if self._robots is None:
+            return None
+        verdict = self._robots.known(errand.at) or await self._robots.ask(errand.at)
+        if verdict.reason is not None:
+            # What stands in the way of robots.txt stands in the way of the image too.
+            words = verdict.detail.removeprefix("robots.txt: ") if verdict.reason == _PRIVATE else verdict.detail
+            return Outcome(Answer(errand.url, verdict.reason, detail=words))
+        if verdict.crawl_delay_s:
+            self._schedule.space(errand.host, min(verdict.crawl_delay_s, self._network.crawl_delay_max_s))
+        return None
 
     async def _look_up(self, errand: _Errand) -> Outcome | None:
         """Resolve the name ahead of the connector, so that a slow name server is not taken for a slow server."""
@@ -205,9 +264,18 @@ class _Fetcher:
         if self._receiver_failed:  # the other workers are being cancelled, but one may have got this far
             return
         self._receiver_failed = True
+        if self._meter is not None:
+            self._meter.answered(answer.reason, len(answer.body))
         self._deliver(answer)
         self._receiver_failed = False
         self._schedule.finish()
+
+
+def _slow_lane(connections: int) -> int:
+    """How many requests may stall beside those at work: a third of the file handles is left for everything else."""
+    handles, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = _SLOW_LANE if handles == resource.RLIM_INFINITY else handles * 2 // 3 - connections
+    return max(0, min(_SLOW_LANE, spare))
 
 
 def _is_literal(url: URL) -> bool:

@@ -3,15 +3,18 @@
 import asyncio
 import email.utils
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
 from stages.download.answers import EMPTY, Answer, Limits, shorten
+from stages.download.consent import refusal
 from stages.download.failures import NETWORK_ERRORS, reason_for
 from stages.download.media import HEAD_BYTES, describe, sniff
+from stages.download.watch import Timing, Watch
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DRAIN_BYTES = 16384
@@ -46,7 +49,15 @@ class _RefusedError(Exception):
 
 
 async def exchange(
-    session: aiohttp.ClientSession, url: str, at: URL, limits: Limits, *, keep: bool, time_s: float
+    session: aiohttp.ClientSession,
+    url: str,
+    at: URL,
+    limits: Limits,
+    *,
+    keep: bool,
+    watch: Watch,
+    timing: Timing,
+    time_s: float,
 ) -> Outcome:
     """Ask one server for one url.
 
@@ -56,6 +67,8 @@ async def exchange(
         at: What to ask for; differs from `url` after a redirect.
         limits: What is taken.
         keep: Whether the connection will be used again.
+        watch: Keeps the deadlines.
+        timing: This request's.
         time_s: Longest time until the answer is complete.
 
     Returns:
@@ -65,51 +78,48 @@ async def exchange(
         OSError: This machine ran out of file handles or memory.
     """
     headers = None if keep else {hdrs.CONNECTION: "close"}
-    answer = Answer(url, None)
+    heading: dict[str, Any] = {}
     try:
-        async with (
-            asyncio.timeout(max(0.0, time_s)) as deadline,
-            session.get(at, headers=headers, allow_redirects=False) as response,
-        ):
-            answer = _heading(answer, response)
-            if 200 <= response.status < 300:
-                body = await _read(response, limits)
-                return Outcome(replace(answer, body=body, media_type=_judge(body, limits)))
-            outcome = _without_image(answer, response)
-            if keep and not deadline.expired():
-                deadline.reschedule(None)  # the answer stands, however long the rest of the page takes
-                await _drain(response)
-            return outcome
+        with watch.asking(timing, max(0.0, time_s)):
+            async with session.get(at, headers=headers, allow_redirects=False) as response:
+                timing.heard_s = timing.clock()
+                heading = _heading(response)
+                if 200 <= response.status < 300:
+                    body = await _read(response, limits, timing)
+                    return Outcome(Answer(url, None, body, _judge(body, limits), **heading))
+                outcome = _without_image(url, heading, response)
+                if keep:
+                    await _drain(response)
+                return outcome
     except _RefusedError as no:
         detail = shorten(no.detail)
-        return Outcome(replace(answer, reason=no.reason, detail=detail, value=no.value, cut=no.cut))
+        return Outcome(Answer(url, no.reason, detail=detail, value=no.value, cut=no.cut, **heading))
     except NETWORK_ERRORS as error:
         reason, words = reason_for(error)
-        return Outcome(replace(answer, reason=reason, detail=shorten(words)))
+        return Outcome(Answer(url, reason, detail=shorten(words), **heading))
 
 
-def _heading(answer: Answer, response: aiohttp.ClientResponse) -> Answer:
+def _heading(response: aiohttp.ClientResponse) -> dict[str, Any]:
     content_type, etag = response.headers.get(hdrs.CONTENT_TYPE), response.headers.get(hdrs.ETAG)
-    return replace(
-        answer,
-        http_status=response.status,
-        content_type=None if content_type is None else shorten(content_type),
-        etag=None if etag is None else shorten(etag),
-    )
+    return {
+        "http_status": response.status,
+        "content_type": None if content_type is None else shorten(content_type),
+        "etag": None if etag is None else shorten(etag),
+    }
 
 
-def _without_image(answer: Answer, response: aiohttp.ClientResponse) -> Outcome:
+def _without_image(url: str, heading: dict[str, Any], response: aiohttp.ClientResponse) -> Outcome:
     """Classify every status but 2xx. What is none of the known ones (304, 999) is final, like a 4xx."""
     status = response.status
     location = response.headers.get(hdrs.LOCATION)
     if status in _REDIRECTS and location:
-        return Outcome(answer, location=location)
+        return Outcome(Answer(url, None, **heading), location=location)
     if status in (403, 404, 410, 429):
         reason = f"download.http_{status}"
     else:
         reason = "download.http_5xx" if 500 <= status < 600 else "download.http_4xx"
     pause_s = _retry_after_s(response) if status == 429 or status >= 500 else None
-    return Outcome(replace(answer, reason=reason, detail=f"HTTP status {status}"), retry_after_s=pause_s)
+    return Outcome(Answer(url, reason, detail=f"HTTP status {status}", **heading), retry_after_s=pause_s)
 
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
@@ -125,8 +135,10 @@ def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
         return None
 
 
-async def _read(response: aiohttp.ClientResponse, limits: Limits) -> bytes:
+async def _read(response: aiohttp.ClientResponse, limits: Limits, timing: Timing) -> bytes:
     """Read a body up to the limit, and stop as soon as it cannot be an image that is taken."""
+    if (no := refusal(response.headers, limits.consent)) is not None:
+        raise _RefusedError("download.opt_out", no)
     if response.status == 206:
         raise _RefusedError("download.short_body", "a part was sent although the whole was asked for")
     declared = response.content_length
@@ -136,7 +148,8 @@ async def _read(response: aiohttp.ClientResponse, limits: Limits) -> bytes:
     chunks: list[bytes] = []
     received = size = 0
     judged = False
-    async for raw in response.content.iter_any():
+    while raw := await response.content.readany():
+        timing.heard_s = timing.clock()
         chunk = raw if inflate is None else _inflate(inflate, raw, limits.max_bytes - size + 1)
         received += len(raw)
         size += len(chunk)
@@ -148,6 +161,8 @@ async def _read(response: aiohttp.ClientResponse, limits: Limits) -> bytes:
         if not judged and size >= HEAD_BYTES:
             judged = True
             _judge(chunk if len(chunks) == 1 else b"".join(chunks), limits)
+        if inflate is not None and inflate.eof:
+            break  # what follows the end of the compressed body is not ours, and zlib would keep all of it
     if inflate is not None and received and not inflate.eof:
         raise _RefusedError("download.short_body", "the compressed body ended early")
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -190,7 +205,7 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
     seen = 0
     try:
         async with asyncio.timeout(_DRAIN_S):
-            async for chunk in response.content.iter_any():
+            while chunk := await response.content.readany():
                 seen += len(chunk)
                 if seen > _DRAIN_BYTES:
                     return

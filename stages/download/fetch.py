@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 
@@ -18,22 +16,25 @@ from manifests.schemas import TABLES
 from manifests.source_specs import spec_of
 from manifests.store import Store
 from manifests.tables import empty_frame, file_sha256
-from stages.download.answers import Answer, Limits, Network
-from stages.download.client import fetch_all
-from stages.download.record import EXCLUDED, Record, recorded
-from stages.download.render import renderer_of, take_from_archives
+from stages.download.answers import Answer
+from stages.download.asking import CONSENT, NATIVE, NETWORK, ask
+from stages.download.hashes import DIFFERS, Published, hash_verdicts, suspicions, tally
+from stages.download.placeholders import placeholders
+from stages.download.record import EXCLUDED, HASH_DIFFERS, Record, recorded
+from stages.download.render import renderer_of
 from stages.exclusions import Exclusions
-from stages.images import EXTENSIONS, Spool
+from stages.images import EXTENSIONS, Place, Spool, read_images
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
-_USER_AGENT = "rs5m-build/0.1"
-_NETWORK = "connections per_host connect_s read_s total_s attempts backoff_s resolve".split()
+_OF_CANDIDATES = ["sample_id", "source", "url", "text", "source_hash", "source_hash_kind"]
 _KEPT = "url tar offset length sha256 media_type http_status final_url content_type etag rendered".split()
-
-
-# A partition that runs into its deadline is killed and loses what it fetched: asking ends before that.
-_DEADLINE_SHARE = 0.8
+_EVIDENCE = ("status", "value", "cut", "detail", "sha256")
 _NOT_ASKED = Record("download.timeout", {"detail": "not asked: the partition's time was up"})
+# A picture with more pixels is not decoded to compare its perceptual hash: the verdict is unknown.
+_MOST_HASHED_PIXELS = 100_000_000
+
+Body = Callable[[str], bytes]
+"""From a sha256 to the body."""
 
 
 class Fetch(Step):
@@ -44,18 +45,27 @@ class Fetch(Step):
     What that gave is recorded as an answer of the web is.
 
     New bodies go into one tar, sorted by digest, each distinct body once. Several rows may point at one body, and
-    rows taken over keep pointing into their older tar.
+    rows taken over keep pointing into their older tar. What sources publish of an image's hash is compared, and the
+    verdict stored; `download.on_hash_differs` decides whether rows leave for it.
     """
 
     name = "download.fetch"
     kind = "map"
-    VERSION = 1
-    reads = ("download.max_bytes", "download.media", "download.max_redirects", "download.allow_private")
+    VERSION = 2
+    reads = (
+        "download.engine",
+        "download.max_bytes",
+        "download.media",
+        "download.max_redirects",
+        "download.allow_private",
+        "download.on_hash_differs",
+        *(f"download.consent.{name}" for name in CONSENT),
+    )
     asks = (
         "exclude.sha256",
         "run.partition_deadline_s",
         "download.contact",
-        *(f"download.network.{name}" for name in _NETWORK),
+        *(f"download.network.{name}" for name in NETWORK),
     )
     inputs = (Input("filter.pool", "candidates"),)
     outputs = ("fetched", "images")
@@ -65,30 +75,38 @@ class Fetch(Step):
 
     def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
         """Fetch the partition. Never raises for what a server does."""
-        candidates = tables.frame("filter.pool", "candidates")
+        candidates = tables.frame("filter.pool", "candidates", _OF_CANDIDATES)
         urls = frozenset(candidates["url"].to_list())
         renderer = _renderer(task.params)
-        bodies = Exclusions.planned(task.settings, tables.store).bodies
-        records = recorded(prior, urls, task.settings, renderer, bodies)
+        excluded = Exclusions.planned(task.settings, tables.store).bodies
+        records = recorded(prior, urls, task.settings, renderer, excluded)
         wanted = sorted(urls - records.keys())
         spool = Spool(task.scratch)
         try:
-            answers = _answers(task, tables.store, wanted, spool, bodies)
+            answers = _answers(task, tables.store, wanted, spool, excluded)
             images = _store_images(task, spool)
+            records |= {url: _record(answer, images, renderer) for url, answer in answers.items()}
+            not_asked = dict.fromkeys(urls - records.keys(), _NOT_ASKED)
+            final = task.final and not not_asked  # what was never asked has not failed: the partition stays open
+            rows = _Rows(candidates, records | not_asked, Departures(task.step, final=final))
+            facts = rows.judge_hashes(_bodies(tables.store, spool, images, records), task.settings)
         finally:
             spool.close()
-        records |= {url: _record(answer, images, renderer) for url, answer in answers.items()}
-        not_asked = dict.fromkeys(urls - records.keys(), _NOT_ASKED)
-        final = task.final and not not_asked  # what was never asked has not failed: the partition stays open
-        fetched, departures = _rows(candidates, records | not_asked, Departures(task.step, final=final))
-        taken_over = sorted(set(fetched["tar"].to_list()) - {images.path})
+        fetched = rows.frame()
+        texts = fetched.select("sample_id", "sha256", "url").join(
+            candidates.select("sample_id", "text"), on="sample_id"
+        )
+        if listed := placeholders(texts):
+            facts["placeholders"] = list[JsonValue](listed)
+        if task.settings.text("download.engine") != NATIVE and answers:
+            facts["engine"] = task.settings.text("download.engine")
         return Result(
             outputs=[Output("fetched", fetched), *images.outputs],
-            ledger=departures.frame(),
+            ledger=rows.departures.frame(),
             seen=count_by_source(candidates),
             kept=count_by_source(fetched.join(candidates.select("sample_id", "source"), on="sample_id")),
-            facts={"fetched_urls": len(answers), "recorded_urls": len(urls) - len(wanted)},
-            pointed=taken_over,
+            facts={"fetched_urls": len(answers), "recorded_urls": len(urls) - len(wanted)} | facts,
+            pointed=sorted(set(fetched["tar"].to_list()) - {images.path}),
         )
 
     def pins(self, settings: Settings, params: Mapping[str, JsonValue]) -> dict[str, str]:
@@ -128,24 +146,8 @@ def _answers(
         sha256 = spool.add(answer.body, EXTENSIONS[answer.media_type]) if answer.reason is None else ""
         answers[answer.url] = (_without_body(answer), sha256, len(answer.body))
 
-    budget_s = task.settings.number("run.partition_deadline_s") * _DEADLINE_SHARE
-    limits = _limits(task.settings)
-    if urls and "archives" in task.params:
-        archives = [str(uri) for uri in cast("list[JsonValue]", task.params["archives"])]
-        source = spec_of(task.params)
-        for answer in take_from_archives(store, source, archives, urls, limits, budget_s):
-            deliver(answer)
-    elif urls:
-        asyncio.run(_fetch_within(urls, limits, _network(task.settings), deliver, budget_s))
+    ask(task, store, urls, deliver)
     return answers
-
-
-async def _fetch_within(
-    urls: list[str], limits: Limits, network: Network, deliver: Callable[[Answer], None], budget_s: float
-) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(budget_s):
-            await fetch_all(urls, limits, network, deliver)
 
 
 def _refused(answer: Answer, reason: str) -> Answer:
@@ -155,30 +157,6 @@ def _refused(answer: Answer, reason: str) -> Answer:
 def _without_body(answer: Answer) -> Answer:
     fields = {name: getattr(answer, name) for name in Answer.__slots__ if name != "body"}
     return Answer(**fields)
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        max_bytes=settings.integer("download.max_bytes"),
-        media=frozenset(settings.texts("download.media")),
-        max_redirects=settings.integer("download.max_redirects"),
-        allow_private=settings.flag("download.allow_private"),
-    )
-
-
-def _network(settings: Settings) -> Network:
-    contact = settings.text("download.contact")
-    return Network(
-        connections=settings.integer("download.network.connections"),
-        per_host=settings.integer("download.network.per_host"),
-        connect_s=settings.number("download.network.connect_s"),
-        read_s=settings.number("download.network.read_s"),
-        total_s=settings.number("download.network.total_s"),
-        attempts=settings.integer("download.network.attempts"),
-        backoff_s=settings.number("download.network.backoff_s"),
-        resolve=settings.mapping("download.network.resolve"),
-        user_agent=f"{_USER_AGENT} (+{contact})" if contact else _USER_AGENT,
-    )
 
 
 def _store_images(task: Task, spool: Spool) -> _Images:
@@ -202,30 +180,64 @@ def _record(answered: tuple[Answer, str, int], images: _Images, renderer: str | 
     )
 
 
-def _rows(
-    candidates: pl.DataFrame, records: dict[str, Record], departures: Departures
-) -> tuple[pl.DataFrame, Departures]:
-    kept: list[dict[str, Any]] = []
-    for row in candidates.select("sample_id", "source", "url", "source_hash", "source_hash_kind").iter_rows(named=True):
-        record = records[row["url"]]
-        if record.reason is None:
-            verdict = hash_verdict(row["source_hash_kind"], row["source_hash"], record.row)
-            kept.append(
-                {**{name: record.row[name] for name in _KEPT}, "sample_id": row["sample_id"], "hash_verdict": verdict}
-            )
-        else:
-            evidence = {name: record.row.get(name) for name in ("status", "value", "cut", "detail", "sha256")}
-            departures.add(row["source"], row["sample_id"], record.reason, url=row["url"], **evidence)
-    schema = empty_frame(TABLES["fetched"]).schema
-    columns = {name: [row.get(name) for row in kept] for name in schema}
-    return pl.DataFrame(columns, schema=schema), departures
+def _bodies(store: Store, spool: Spool, images: _Images, records: Mapping[str, Record]) -> Body:
+    """Return what reads a body: those of this pass lie in the spool, earlier ones in the store."""
+    places = {r.row["sha256"]: r.row for r in records.values() if r.reason is None}
+
+    def body(sha256: str) -> bytes:
+        if sha256 in images.offsets:
+            return spool.read(sha256)
+        row = places[sha256]
+        place = Place(row["tar"], row["offset"], row["length"], sha256)
+        return next(body for _, body in read_images(store, [place]))
+
+    return body
 
 
-def hash_verdict(kind: str | None, published: str | None, row: dict[str, Any]) -> str:
-    """Return how a body's digest stands to the one its source published: match, differs or unknown.
+class _Rows:
+    """The rows of the partition, as records answer them: kept, or left."""
 
-    Only sha256 can be told from the record; md5 and perceptual hashes need the bytes or a decode.
-    """
-    if kind == "sha256" and published:
-        return "match" if published.lower() == row["sha256"] else "differs"
-    return "unknown"
+    def __init__(self, candidates: pl.DataFrame, records: Mapping[str, Record], departures: Departures) -> None:
+        self.departures = departures
+        self._kept: list[dict[str, Any]] = []
+        self._published: list[Published] = []
+        for row in candidates.drop("text").iter_rows(named=True):
+            record = records[row["url"]]
+            if record.reason is not None:
+                self._leave(row, record.reason, record.row)
+                continue
+            kept = {name: record.row[name] for name in _KEPT}
+            self._kept.append({**kept, "sample_id": row["sample_id"], "source": row["source"]})
+            if row["source_hash"] is not None:
+                hash_ = row["source_hash_kind"], row["source_hash"]
+                self._published.append(Published(row["sample_id"], row["source"], *hash_, kept["sha256"]))
+
+    def judge_hashes(self, body: Body, settings: Settings) -> dict[str, JsonValue]:
+        """Compare published hashes, let rows leave if that is asked for, and return what reports say of it."""
+        verdicts = hash_verdicts(self._published, body, _MOST_HASHED_PIXELS)
+        counts = tally(self._published, verdicts)
+        dropping = settings.text("download.on_hash_differs") == "drop"
+        for row in self._kept:
+            row["hash_verdict"] = verdicts.get(row["sample_id"], "unknown")
+        if dropping:
+            for row in self._kept:
+                if row["hash_verdict"] == DIFFERS:
+                    self._leave(row, HASH_DIFFERS, {"status": row["http_status"], "sha256": row["sha256"]})
+            self._kept = [row for row in self._kept if row["hash_verdict"] != DIFFERS]
+        facts: dict[str, JsonValue] = {}
+        if counts:
+            facts["hash_verdicts"] = {source: dict[str, JsonValue](found) for source, found in counts.items()}
+        kinds = {row.source: str(row.kind) for row in self._published}
+        if lines := suspicions(counts, kinds):
+            facts["suspicions"] = list[JsonValue](lines)
+        return facts
+
+    def frame(self) -> pl.DataFrame:
+        """Return the rows kept."""
+        schema = empty_frame(TABLES["fetched"]).schema
+        columns = {name: [row.get(name) for row in self._kept] for name in schema}
+        return pl.DataFrame(columns, schema=schema)
+
+    def _leave(self, row: Mapping[str, Any], reason: str, evidence: Mapping[str, Any]) -> None:
+        known = {name: evidence.get(name) for name in _EVIDENCE}
+        self.departures.add(row["source"], row["sample_id"], reason, url=row["url"], **known)

@@ -9,9 +9,12 @@ import polars as pl
 
 from manifests.recipe import Settings
 from stages.download.answers import EMPTY
+from stages.download.asking import CONSENT, NATIVE, consent_of
+from stages.download.consent import heeded
 from stages.step import Prior
 
 EXCLUDED = "download.excluded"
+HASH_DIFFERS = "download.hash_differs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ def _judge_taken(row: dict[str, Any], then: Settings, now: Settings) -> Record |
         return None
     if then.flag("download.allow_private") and not now.flag("download.allow_private"):
         return None
+    if _asked_less(then, now):
+        return None
     max_bytes, media = now.integer("download.max_bytes"), row["media_type"]
     evidence = {"url": row["url"], "status": row["http_status"], "sha256": None}
     if row["length"] > max_bytes:
@@ -93,8 +98,19 @@ def _refusal_stands(row: dict[str, Any], then: Settings, now: Settings) -> bool:
             return now.integer("download.max_redirects") <= then.integer("download.max_redirects")
         case "download.private_address":
             return not now.flag("download.allow_private") or then.flag("download.allow_private")
+        case "download.opt_out":
+            return heeded(row["detail"], consent_of(now))
+        case "download.hash_differs":
+            return False  # the bytes lie in a tar that no row names: they are judged when they are there again
         case _:
             return True
+
+
+def _asked_less(then: Settings, now: Settings) -> bool:
+    """Whether less was heeded when the body was taken, so that the record cannot say what its owner says."""
+    if then.text("download.engine") != now.text("download.engine") == NATIVE:
+        return True
+    return any(now.flag(key) and not then.flag(key) for key in (f"download.consent.{name}" for name in CONSENT))
 
 
 def _cut(row: dict[str, Any], now: Settings) -> float | None:

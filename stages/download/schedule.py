@@ -15,6 +15,8 @@ class _Host(Generic[T]):
     admitted: bool = False
     listed: bool = False  # stands in the ready line
     held_until: float = 0.0
+    met: bool = False  # it has answered
+    spacing_s: float = 0.0
 
 
 class Schedule(Generic[T]):
@@ -22,19 +24,22 @@ class Schedule(Generic[T]):
 
     At most `window` hosts are worked on at a time, in turn, and a new one is admitted when one has nothing left:
     connections are used again instead of thousands lying idle. As every host that is not full offers an item,
-    a window of at least the number of workers keeps all of them busy.
+    a window of at least the number of workers keeps all of them busy. A host that was never heard from is asked one
+    item at a time, so that a dead one holds one worker and not `per_host`; one that stalls gives its room to another.
     """
 
-    def __init__(self, window: int, per_host: int, items: int) -> None:
+    def __init__(self, window: int, per_host: int, items: int, spacing_s: float = 0.0) -> None:
         """Set the bounds.
 
         Args:
             window: Hosts worked on at a time.
             per_host: Items under way at a time to one host.
             items: How many calls of `finish` end the work.
+            spacing_s: Least time between two items of one host.
         """
         self._window = window
         self._per_host = per_host
+        self._spacing_s = spacing_s
         self._left = items
         self._hosts: dict[str, _Host[T]] = {}
         self._fresh: deque[_Host[T]] = deque()
@@ -65,7 +70,11 @@ class Schedule(Generic[T]):
             if host is not None:
                 host.running += 1
                 item = host.pending.popleft()
-                self._list(host)
+                spacing_s = max(self._spacing_s, host.spacing_s)
+                if spacing_s:
+                    self._rest(host, spacing_s)
+                else:
+                    self._list(host)
                 return item
             waiter = asyncio.get_running_loop().create_future()
             self._idle.append(waiter)
@@ -89,14 +98,35 @@ class Schedule(Generic[T]):
 
     def hold(self, name: str, delay_s: float) -> None:
         """Start nothing more for a host for a while; what is under way goes on."""
-        loop = asyncio.get_running_loop()
-        host = self._hosts.setdefault(name, _Host())
-        host.held_until = max(host.held_until, loop.time() + delay_s)
-        loop.call_at(host.held_until, self._release, host)
+        self._rest(self._hosts.setdefault(name, _Host()), delay_s)
+
+    def met(self, name: str) -> None:
+        """Say that a host answers: from now on it may have `per_host` items under way."""
+        host = self._hosts[name]
+        if not host.met:
+            host.met = True
+            if host.pending:
+                self._list(host)
+                self._wake(self._per_host)
+
+    def space(self, name: str, spacing_s: float) -> None:
+        """Keep the items of a host at least this far apart."""
+        self._hosts[name].spacing_s = spacing_s
+
+    def set_aside(self, name: str) -> None:
+        """Give the room of a host that stalls to another; its next item waits at the end of the line."""
+        self._retire(self._hosts[name])
+        if self._fresh:
+            self._wake(1)
 
     def is_last(self, name: str) -> bool:
         """Whether nothing more is queued for a host, so that its connection need not be kept."""
         return not self._hosts[name].pending
+
+    def _rest(self, host: _Host[T], delay_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        host.held_until = max(host.held_until, loop.time() + delay_s)
+        loop.call_at(host.held_until, self._release, host)
 
     def _release(self, host: _Host[T]) -> None:
         # Timers may fire a hair early; a later hold has a timer of its own.
@@ -107,7 +137,8 @@ class Schedule(Generic[T]):
 
     def _list(self, host: _Host[T]) -> None:
         """Put a host into the line it belongs to, if it has something to offer and is in none."""
-        if host.listed or not host.pending or host.running >= self._per_host or host.held_until:
+        room = (self._per_host if host.met else 1) - host.running
+        if host.listed or not host.pending or room <= 0 or host.held_until:
             return
         host.listed = True
         (self._ready if host.admitted else self._fresh).append(host)

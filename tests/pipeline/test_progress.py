@@ -131,3 +131,46 @@ def test_notes_skips_and_corrupt_files_are_said_once(terminal):
         "filter.pool not run: waits for a, b, c ...",
     ):
         assert text.count(said) == 1
+
+
+def _telling(*tellings, terminal):
+    out = io.StringIO()
+    with Progress(Console(file=out, force_terminal=terminal, width=140, color_system=None)) as shown:
+        shown.listen(_started(4))
+        for line, lines in tellings:
+            shown.tell("download.fetch", line, lines)
+        if terminal:
+            shown._live.refresh()
+        else:
+            wait_for(lambda: out.getvalue().count("\n") >= 2, 5)
+    return out.getvalue()
+
+
+def test_how_a_step_goes_is_part_of_the_one_line_of_a_plain_console(monkeypatch):
+    monkeypatch.setattr(progress, "_LINE_S", 0.02)
+    text = _telling(("old", ["old"]), ("5 images/s, slowest [red]a[/red].example 3.0 s", ["unused"]), terminal=False)
+    assert "unused" not in text
+    for line in text.splitlines():
+        assert re.match(r"download\.fetch: 0/4 partitions, .* left; now 5 images/s, slowest \[red\]a\[/red\]\.", line)
+
+
+def test_how_a_step_goes_stands_below_the_table_of_a_terminal():
+    text = _telling(("unused", ["5 images/s", "slowest hosts: [red]a[/red].example 3.0 s"]), terminal=True)
+    last = text[text.rindex("partitions") :]
+    assert "download.fetch: 5 images/s" in last
+    assert "download.fetch: slowest hosts: [red]a[/red].example 3.0 s" in last
+    assert "unused" not in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_over_is_no_longer_said_to_go_on(terminal, monkeypatch):
+    monkeypatch.setattr(progress, "_LINE_S", 0.02)
+    out = io.StringIO()
+    with Progress(Console(file=out, force_terminal=terminal, width=140, color_system=None)) as shown:
+        shown.listen(_started(1))
+        shown.tell("download.fetch", "5 images/s", ["5 images/s"])
+        shown.listen(_done("a", _rows(1, 1)))
+        shown.listen(_finished())
+        before = len(out.getvalue())
+        time.sleep(0.06)
+    assert "5 images/s" not in out.getvalue()[before:]

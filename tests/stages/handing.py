@@ -221,7 +221,7 @@ Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Site:
-    """An HTTP server on loopback in a thread of its own; counts requests by host and path."""
+    """An HTTP server on loopback in a thread of its own; counts requests by host and path. It has no robots.txt."""
 
     def __init__(self, reply: Reply) -> None:
         self.requests: collections.Counter[str] = collections.Counter()
@@ -243,6 +243,8 @@ class Site:
             assert not thread.is_alive()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/robots.txt":
+            return web.Response(status=404)
         self.requests[f"{request.host}{request.path}"] += 1
         return await self._reply(request)
 

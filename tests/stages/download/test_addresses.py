@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.download.addresses import PrivateAddressError, guarded_socket, refusal
-from stages.download.answers import Answer, Limits, Network
+from stages.download.answers import Answer, Consent, Limits, Network
 from stages.download.client import fetch_all
 
 
@@ -96,7 +96,8 @@ def fetch_from_loopback(*templates: str, allow_private: bool = False) -> tuple[l
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         resolve = {".rs5m.test": f"127.0.0.1:{port}"}
-        limits = Limits(1000, frozenset({"gif"}), 3, allow_private)
+        consent = Consent(robots=not allow_private, headers=True, tdm=True)
+        limits = Limits(1000, frozenset({"gif"}), 3, allow_private, consent)
         network = Network(4, 4, 2.0, 2.0, 4.0, 2, 0.01, resolve, "test")
         answers: list[Answer] = []
         async with server:

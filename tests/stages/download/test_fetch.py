@@ -5,11 +5,12 @@ import hashlib
 import io
 import tarfile
 
+import polars as pl
 import pytest
 from aiohttp import web
 
 from manifests.store import Store
-from stages.download.fetch import Fetch, hash_verdict
+from stages.download.fetch import Fetch
 from stages.images import Place, read_images
 from tests.stages.handing import NOTHING_BEFORE, Before, Handed, Site, perform, rows_of
 
@@ -212,17 +213,6 @@ def test_no_rows(store, site):
 SHA256 = hashlib.sha256(JPEG).hexdigest()
 
 
-@pytest.mark.parametrize(
-    ("kind", "published", "verdict"),
-    [
-        ("sha256", SHA256, "match"), ("sha256", SHA256.upper(), "match"), ("sha256", "0" * 64, "differs"),
-        ("sha256", "", "unknown"), ("sha256", None, "unknown"), ("md5", SHA256, "unknown"), (None, None, "unknown"),
-    ],
-)  # fmt: skip
-def test_hash_verdict(kind, published, verdict):
-    assert hash_verdict(kind, published, {"sha256": SHA256}) == verdict
-
-
 def test_a_verdict_belongs_to_the_row_not_to_the_url(store, site):
     rows = candidates("/a", "/a", "/a", source_hash_kind="sha256")
     rows = rows.with_columns(source_hash=rows["source_hash"].scatter([0, 1], [SHA256, "0" * 64]))
@@ -230,3 +220,27 @@ def test_a_verdict_belongs_to_the_row_not_to_the_url(store, site):
     assert done.table("fetched").sort("sample_id")["hash_verdict"].to_list() == ["match", "differs", "unknown"]
     again = fetch(store, site, rows, Before([done.earlier()]))
     assert again.table("fetched").equals(done.table("fetched"))
+
+
+def test_rows_leave_for_their_hash_where_that_is_asked_for_and_others_of_the_url_stay(store, site):
+    md5 = hashlib.md5(JPEG).hexdigest()
+    rows = candidates("/a", "/a", "/b", source_hash_kind="md5")
+    rows = rows.with_columns(source_hash=rows["source_hash"].scatter([0, 1, 2], [md5, "0" * 32, "1" * 32]))
+    kept = fetch(store, site, rows)
+    assert kept.table("fetched").sort("sample_id")["hash_verdict"].to_list() == ["match", "differs", "differs"]
+    assert kept.result.facts["hash_verdicts"] == {"cc3m": {"match": 1, "differs": 2}}
+    dropped = fetch(store, site, rows, Before([kept.earlier()]), download__on_hash_differs="drop")
+    assert dropped.table("fetched")["sample_id"].to_list() == ["0000"]
+    assert set(dropped.result.ledger["reason"]) == {"download.hash_differs"}
+    assert site.requests.total() == 2
+
+
+def test_a_column_that_is_no_hash_of_these_images_is_named(store, site):
+    rows = candidates(*["/a"] * 60, source_hash_kind="sha256", source_hash="0" * 64)
+    (line,) = fetch(store, site, rows).result.facts["suspicions"]
+    assert line.startswith("cc3m: 100%")
+
+
+def test_a_picture_with_many_captions_at_few_urls_is_no_placeholder(store, site):
+    rows = candidates(*["/a", "/same", "/same?1"] * 4).with_columns(text=pl.Series([f"caption {n}" for n in range(12)]))
+    assert "placeholders" not in fetch(store, site, rows).result.facts

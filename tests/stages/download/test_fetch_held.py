@@ -7,7 +7,7 @@ from manifests.source_specs import spec_params
 from manifests.store import Store
 from stages import archives
 from stages.archives import archive_digest
-from stages.download import client, fetch, render
+from stages.download import asking, client, render
 from stages.download.fetch import Fetch
 from stages.filter.held import scan_held
 from stages.filter.matcher import Matcher
@@ -23,7 +23,7 @@ def store(tmp_path, monkeypatch):
         raise AssertionError("the web was asked")
 
     monkeypatch.setattr(client, "fetch_all", refuse)
-    monkeypatch.setattr(fetch, "fetch_all", refuse)
+    monkeypatch.setattr(asking, "fetch_all", refuse)
     return Store(str(tmp_path))
 
 

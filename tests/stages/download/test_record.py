@@ -17,6 +17,7 @@ EMPTY = JPEG | {"media_type": "empty", "length": 0}
 
 def settings(**changed):
     defaults = {"max_bytes": 100, "media": ["jpeg", "png"], "max_redirects": 3, "allow_private": False}
+    changed = {name.replace("__", "."): value for name, value in changed.items()}
     return settings_of(Fetch(), {f"download.{name}": value for name, value in (defaults | changed).items()})
 
 
@@ -57,6 +58,14 @@ def verdict(*commits, **now):
         (JPEG, {"allow_private": True}, {"allow_private": True}, "taken"),
         (JPEG, {"allow_private": True}, {}, None),
         (JPEG, {}, {"allow_private": True}, "taken"),
+        (JPEG, {"consent__robots": False}, {}, None),
+        (JPEG, {"consent__headers": False}, {}, None),
+        (JPEG, {"consent__tdm": False}, {"consent__tdm": False}, "taken"),
+        (JPEG, {}, {"consent__robots": False, "consent__headers": False, "consent__tdm": False}, "taken"),
+        (JPEG, {"engine": "img2dataset"}, {}, None),
+        (JPEG, {"engine": "img2dataset"}, {"engine": "img2dataset"}, "taken"),
+        (JPEG, {}, {"engine": "img2dataset"}, "taken"),
+        (JPEG, {}, {"on_hash_differs": "drop"}, "taken"),
     ],
 )
 def test_a_body_is_judged_anew(row, then, now, expected):
@@ -85,6 +94,24 @@ def test_a_body_is_judged_anew(row, then, now, expected):
 )
 def test_a_refusal_stands_unless_a_changed_setting_made_it(reason, then, now, stands):
     assert verdict(commit(left=[left(reason)], **then), **now) == (reason if stands else None)
+
+
+@pytest.mark.parametrize(
+    ("detail", "off", "stands"),
+    [
+        ("robots.txt: Disallow for *", {}, True),
+        ("robots.txt: Disallow for *", {"consent__robots": False}, False),
+        ("robots.txt: Disallow for *", {"consent__headers": False}, True),
+        ("X-Robots-Tag: noai", {"consent__headers": False}, False),
+        ("tdm-reservation: 1", {"consent__tdm": False}, False),
+    ],
+)
+def test_an_opt_out_stands_while_it_is_heeded(detail, off, stands):
+    assert verdict(commit(left=[left("opt_out", detail=detail)]), **off) == ("opt_out" if stands else None)
+
+
+def test_rows_that_left_for_their_hash_are_asked_for_again():
+    assert verdict(commit(left=[left("hash_differs", sha256="5")]), on_hash_differs="keep") is None
 
 
 @pytest.mark.parametrize("reason", ["http_404", "http_410", "dns", "tls", "timeout", "http_5xx"])

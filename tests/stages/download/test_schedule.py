@@ -69,6 +69,7 @@ def test_hosts_take_turns() -> None:
     schedule: Schedule[str] = Schedule(window=3, per_host=2, items=6)
     for item in ("a1", "a2", "a3", "b1", "b2", "c1"):
         schedule.put(item[0], item)
+        schedule.met(item[0])
     assert order_of(schedule, 5) == ["a1", "b1", "c1", "a2", "b2"]
 
 
@@ -76,6 +77,7 @@ def test_only_a_window_of_hosts_is_worked_on_until_one_has_nothing_left() -> Non
     schedule: Schedule[str] = Schedule(window=2, per_host=2, items=6)
     for item in ("a1", "a2", "b1", "b2", "c1", "c2"):
         schedule.put(item[0], item)
+        schedule.met(item[0])
     assert order_of(schedule, 3) == ["a1", "b1", "a2"]
     schedule.done("a")
     schedule.done("a")
@@ -97,3 +99,45 @@ def test_a_host_that_rests_makes_room() -> None:
         return taken
 
     assert asyncio.run(main()) == ["a1", "b1", "a2"]
+
+
+def test_a_host_never_heard_from_is_asked_one_item_at_a_time() -> None:
+    async def main() -> list[str | None]:
+        schedule: Schedule[str] = Schedule(window=2, per_host=2, items=4)
+        for item in ("a1", "a2", "a3", "b1"):
+            schedule.put(item[0], item)
+        taken = [await schedule.take(), await schedule.take()]
+        schedule.met("a")
+        taken.append(await schedule.take())
+        schedule.done("a")
+        taken.append(await schedule.take())
+        return taken
+
+    assert asyncio.run(main()) == ["a1", "b1", "a2", "a3"]
+
+
+def test_a_host_that_stalls_gives_its_room_to_another() -> None:
+    async def main() -> list[str | None]:
+        schedule: Schedule[str] = Schedule(window=1, per_host=1, items=3)
+        for item in ("a1", "a2", "b1"):
+            schedule.put(item[0], item)
+        taken = [await schedule.take()]
+        schedule.set_aside("a")
+        taken.append(await asyncio.wait_for(schedule.take(), 1))
+        return taken
+
+    assert asyncio.run(main()) == ["a1", "b1"]
+
+
+def test_items_of_a_host_are_kept_apart() -> None:
+    async def main() -> float:
+        schedule: Schedule[str] = Schedule(window=1, per_host=4, items=3, spacing_s=0.05)
+        for item in ("a1", "a2", "a3"):
+            schedule.put("a", item)
+            schedule.met("a")
+        begun = asyncio.get_running_loop().time()
+        for _ in range(3):
+            await asyncio.wait_for(schedule.take(), 1)
+        return asyncio.get_running_loop().time() - begun
+
+    assert asyncio.run(main()) >= 0.1

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from stages.decode import decode
-from stages.dedup.phash import phash, phash_d4, texture
+from stages.phash import phash, phash_d4, texture
 
 PICTURES = hnp.arrays(np.uint8, (32, 32))
 X, Y = np.mgrid[0:32, 0:32]

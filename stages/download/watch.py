@@ -1,0 +1,118 @@
+"""The deadlines of all requests under way, looked at together a few times a second.
+
+A timer for each request would cost more than the rest of the bookkeeping. Looked at together they cost nothing a
+request, and are late by at most `TICK_S`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+
+from stages.download.answers import Network
+
+TICK_S = 0.1
+"""How often requests are looked at."""
+
+STALL_S = 1.0
+"""A request that takes longer gives its place to another, up to a bound: it may well be waiting for a dead server."""
+
+
+class Timing:
+    """One request under way, from the look-up of the name to the last byte.
+
+    Attributes:
+        clock: The loop's.
+        host: Whom it is for.
+        asked_s: When the server was asked, loop time; None while names and permissions are looked up, which have
+            deadlines of their own.
+        heard_s: When it was last heard from, None before its first word.
+        until_s: When the answer must be complete.
+        expired: What it ran out of, empty while it has not.
+        stalled: Whether it gave its place to another.
+    """
+
+    __slots__ = ("asked_s", "begun_s", "clock", "expired", "heard_s", "host", "stalled", "task", "until_s")
+
+    def __init__(self, host: str, clock: Callable[[], float]) -> None:
+        self.host = host
+        self.clock = clock
+        self.task = asyncio.current_task()
+        self.begun_s = clock()
+        self.asked_s: float | None = None
+        self.heard_s: float | None = None
+        self.until_s = 0.0
+        self.expired = ""
+        self.stalled = False
+
+
+class Watch:
+    """Interrupts requests that are over a deadline, and tells of those that stall."""
+
+    def __init__(self, network: Network, on_stall: Callable[[Timing], bool]) -> None:
+        """Set the deadlines.
+
+        Args:
+            network: Its connect_s and read_s.
+            on_stall: Told of each request that takes longer than `STALL_S`, again every tick until it returns True.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._read_s = network.read_s
+        self._first_s = network.connect_s + network.read_s  # a connection may have to be made first
+        self._on_stall = on_stall
+        self._under_way: set[Timing] = set()
+        self._timer = self._loop.call_later(TICK_S, self._look)
+
+    def begin(self, host: str) -> Timing:
+        """Watch what the current task does now for a host."""
+        timing = Timing(host, self._loop.time)
+        self._under_way.add(timing)
+        return timing
+
+    def end(self, timing: Timing) -> None:
+        """Watch it no more."""
+        self._under_way.discard(timing)
+
+    @contextlib.contextmanager
+    def asking(self, timing: Timing, within_s: float) -> Iterator[None]:
+        """Interrupt the block when the server takes too long.
+
+        Args:
+            timing: The request; whoever reads sets its `heard_s`.
+            within_s: Longest time until the answer is complete.
+
+        Raises:
+            TimeoutError: With what it ran out of.
+        """
+        timing.asked_s = self._loop.time()
+        timing.until_s = timing.asked_s + within_s
+        try:
+            yield
+        except asyncio.CancelledError:
+            # As asyncio.timeout does: if somebody else cancelled too, the task is to end.
+            if timing.expired and timing.task is not None and timing.task.uncancel() == 0:
+                raise TimeoutError(timing.expired) from None
+            raise
+        finally:
+            timing.asked_s = None
+
+    def close(self) -> None:
+        """Let go of the timer."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        for timing in list(self._under_way):
+            if timing.asked_s is not None and not timing.expired:
+                timing.expired = self._overdue(timing, now)
+                if timing.expired and timing.task is not None:
+                    timing.task.cancel()
+            if not timing.stalled and now - timing.begun_s > STALL_S:
+                timing.stalled = self._on_stall(timing)
+        self._timer = self._loop.call_later(TICK_S, self._look)
+
+    def _overdue(self, timing: Timing, now: float) -> str:
+        if now > timing.until_s:
+            return "not complete within total_s"
+        if timing.heard_s is None:
+            return "no answer within connect_s and read_s" if now - (timing.asked_s or now) > self._first_s else ""
+        return "no bytes within read_s" if now - timing.heard_s > self._read_s else ""
