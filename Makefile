@@ -40,6 +40,7 @@ bench: $(VENV)/.test-ready
 	@$(PIP) --editable '.[test,bench]'
 	$(BIN)/python benchmarks/filter.py
 	$(BIN)/python benchmarks/download.py
+	$(BIN)/python benchmarks/tars.py
 	$(BIN)/python benchmarks/bench_phash.py
 	$(BIN)/python benchmarks/bench_neardup.py
 	$(BIN)/python benchmarks/bench_memory.py

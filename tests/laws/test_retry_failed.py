@@ -6,19 +6,10 @@ from collections import Counter
 
 import polars as pl
 
-from pipeline.world.origin import Origin
 from tests.world_building import Snapshot, Workdir
 
 
-def test_only_urls_that_failed_are_asked_again(settled: Workdir, reference: Snapshot, monkeypatch) -> None:
-    requests: Counter[str] = Counter()
-    made = Origin.__init__
-
-    def noting(self, *arguments) -> None:
-        made(self, *arguments)
-        self.requests = requests
-
-    monkeypatch.setattr(Origin, "__init__", noting)
+def test_only_urls_that_failed_are_asked_again(settled: Workdir, reference: Snapshot, asked: Counter[str]) -> None:
     ledgers = [settled.path / m.ledger.path for k, m in settled.manifests().items() if k.startswith("download.fetch/")]
     left = pl.concat([pl.read_parquet(path) for path in ledgers])
     failed = set(left.filter(pl.col("class") == "failed")["url"])
@@ -31,9 +22,9 @@ def test_only_urls_that_failed_are_asked_again(settled: Workdir, reference: Snap
     assert ended.exit_code == 0
     assert ended.had_work
     unheard = {url for url in failed if "nowhere." in url or "refuses." in url}
-    assert set(requests) == failed - unheard
-    final = {url for url in failed if requests[url] and left.filter(pl.col("url") == url)["reason"][0].endswith("404")}
-    assert {requests[url] for url in final} == {1}  # a final failure is asked once a run, not once a round
+    assert set(asked) == failed - unheard
+    final = {url for url in failed if asked[url] and left.filter(pl.col("url") == url)["reason"][0].endswith("404")}
+    assert {asked[url] for url in final} == {1}  # a final failure is asked once a run, not once a round
     assert settled.snapshot().release == reference.release
     assert settled.snapshot().ledgers == reference.ledgers
     assert not settled.run().had_work

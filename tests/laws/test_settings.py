@@ -12,8 +12,8 @@ OWN = ("metadata", "attributes", "format", "columns", "header", "keywords", "lic
 DRIVER = {"name", "sources", "sources.NAME.enabled", *(f"sources.NAME.{key}" for key in OWN)}
 DRIVER_TABLES = ("run.", "world.", "train.")
 TABLES = {
-    "filter", "download", "download.network", "dedup", "outlier", "outlier.vlm", "outlier.detector_cut", "caption",
-    "exclude", "geo", "shard", "run", "world", "train",
+    "filter", "download", "download.consent", "download.network", "dedup", "outlier", "outlier.vlm",
+    "outlier.detector_cut", "caption", "exclude", "geo", "shard", "run", "world", "train",
 }  # fmt: skip
 
 

@@ -1,32 +1,16 @@
 """A list that is added later takes rows out of a finished build: no row is read, fetched, decoded or scored again."""
 
 import json
-from collections import Counter
 
 import polars as pl
 import pytest
 
 from manifests.recipe_files import RecipeError
-from pipeline.world.origin import Origin
 
 # What a web row's takedown may touch beside the row's own partition: steps that see all rows at once.
 _REDUCED = {"filter.pool/all", "dedup.cluster/all", "outlier.cut/all", "shard.plan/all", "shard.index/all"}
 _FACTS = {"dedup.inspect": "decoded_images", "outlier.embed": "scored_images", "caption.generate": "captioned_images"}
 _COLUMNS = {"ids": "img_name", "urls": "url", "sha256": "sha256"}
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """Every url the world's server is asked for."""
-    requests = Counter()
-    made = Origin.__init__
-
-    def noting(self, *arguments):
-        made(self, *arguments)
-        self.requests = requests
-
-    monkeypatch.setattr(Origin, "__init__", noting)
-    return requests
 
 
 @pytest.fixture(autouse=True)

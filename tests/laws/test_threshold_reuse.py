@@ -1,32 +1,16 @@
 """A changed setting recomputes what depends on it: no url is asked and no image decoded a second time."""
 
 import shutil
-from collections import Counter
 
 import polars as pl
 import pytest
 
 from manifests.lexicon import load_lexicon, make_lexicon
-from pipeline.world.origin import Origin
 
 _SHARD = {"shard.plan", "shard.pack", "shard.index"}
 _STRICT = ("dedup.radius=0", "dedup.confirm_levels=0.0")
 # Urls that are recorded without a request to the world's server: no such name, nobody listens.
 _UNHEARD = ("http://nowhere.", "http://refuses.")
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """Every url the world's server is asked for, over all runs of the test."""
-    requests = Counter()
-    made = Origin.__init__
-
-    def noting(self, *arguments):
-        made(self, *arguments)
-        self.requests = requests
-
-    monkeypatch.setattr(Origin, "__init__", noting)
-    return requests
 
 
 def _worked(ended, workdir):
