@@ -18,6 +18,7 @@ from stages.download.watch import Timing, Watch
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DRAIN_BYTES = 16384
+_PACKING_BYTES = 65536  # a compressed body may be larger than what it holds, but not for ever
 _DRAIN_S = 1.0
 _INFLATE = {"gzip": 47, "x-gzip": 47, "deflate": 47}  # zlib: 32 + 15, gzip or zlib told by the header
 
@@ -153,7 +154,7 @@ async def _read(response: aiohttp.ClientResponse, limits: Limits, timing: Timing
         chunk = raw if inflate is None else _inflate(inflate, raw, limits.max_bytes - size + 1)
         received += len(raw)
         size += len(chunk)
-        if size > limits.max_bytes:
+        if size > limits.max_bytes or received > limits.max_bytes + _PACKING_BYTES:
             # The exact count depends on how the network cut the body, so the smallest that is too much stands.
             over = float(limits.max_bytes + 1)
             raise _RefusedError("download.too_large", "the rest was not read", over, float(limits.max_bytes))

@@ -65,8 +65,8 @@ def _reason_for_http(error: BaseException) -> tuple[str, str] | None:
             return "download.reset", "the answer is not HTTP, or its headers are too large"
         case aiohttp.ServerDisconnectedError():
             return "download.reset", "the server closed the connection"
-        case TimeoutError():
-            return "download.timeout", "not complete within total_s"
+        case TimeoutError(errno=None):
+            return "download.timeout", str(error) or "not complete within total_s"  # the watch says of what
         case _:
             return None
 
