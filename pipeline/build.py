@@ -26,6 +26,7 @@ from pipeline.planner import Planner
 from pipeline.progress import Progress
 from pipeline.runner import Runner, Selection, Summary
 from pipeline.runs import RunFolder, newest_recipe
+from pipeline.start_lines import download_lines
 from pipeline.workdir import open_workdir
 from pipeline.worlds import ensure_world, served
 from stages.step import Step
@@ -101,6 +102,9 @@ def build(recipe: Recipe, store: Store, options: Options, say: Callable[[str], N
                 RunFolder(store, recipe, options.arguments)
             plans = [planner.plan(step) for step in steps]
             return Ended(Summary(), had_work=False, waiting={p.step.name: p.waiting for p in plans if p.waiting})
+        if "download.fetch" in {step.name for step in steps}:
+            for line in download_lines(recipe):
+                say(line)
         return _work(recipe, store, options, steps, planner, commits, locks, interrupts, stack)
 
 

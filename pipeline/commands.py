@@ -12,7 +12,6 @@ from pipeline.errors import UserError
 from pipeline.line import select
 from pipeline.progress import stderr_say
 from pipeline.runner import Selection
-from pipeline.start_lines import download_lines
 from pipeline.worlds import world_facts
 
 
@@ -33,7 +32,7 @@ def run_build(
     if retry not in {"", "failed"}:
         raise UserError(f"--retry {retry!r}: the one thing that can be retried is `failed`")
     try:
-        steps = select(stage, until)
+        select(stage, until)
     except ValueError as error:
         raise UserError(str(error)) from error
     unknown = sorted(set(sources) - recipe.enabled_sources().keys())
@@ -45,9 +44,6 @@ def run_build(
     options = Options(
         stage, until, Selection(frozenset(sources), index, count), retry == "failed", ray_address, arguments
     )
-    if "download.fetch" in {step.name for step in steps}:
-        for line in download_lines(recipe):
-            stderr_say(line)
     ended = build(recipe, store, options, stderr_say)
     _say_end(store, ended)
     return ended.exit_code

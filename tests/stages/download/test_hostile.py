@@ -156,7 +156,6 @@ def test_what_is_recorded_of_odd_pictures(ran: Ran, name: str, columns: dict[str
         ("bad-tls", "not trusted"),
         ("slow-drip", "total_s"),
         ("silence-in-the-body", "read_s"),
-        ("silence", "connect_s and read_s"),
         ("redirect-to-file", "redirect"),
     ],
 )
