@@ -90,7 +90,7 @@ async def exchange(
                     return Outcome(Answer(url, None, body, _judge(body, limits), **heading))
                 outcome = _without_image(url, heading, response)
                 if keep:
-                    await _drain(response)
+                    await drain(response)
                 return outcome
     except _RefusedError as no:
         detail = shorten(no.detail)
@@ -199,7 +199,7 @@ def _inflate(inflate: "zlib._Decompress", raw: bytes, room: int) -> bytes:
         raise _RefusedError("download.not_image", "the body is not compressed as its header says") from error
 
 
-async def _drain(response: aiohttp.ClientResponse) -> None:
+async def drain(response: aiohttp.ClientResponse) -> None:
     """Read the rest of a small error page, because a connection with unread bytes cannot be used again."""
     if (response.content_length or 0) > _DRAIN_BYTES:
         return

@@ -17,6 +17,7 @@ from yarl import URL
 
 from stages.download.answers import ROBOT, Limits, Network, shorten
 from stages.download.consent import ROBOTS_TXT, names_us
+from stages.download.exchange import drain
 from stages.download.failures import NETWORK_ERRORS, reason_for
 from stages.download.targets import parse_redirect
 
@@ -39,8 +40,6 @@ MAX_HELD_RULES = 500_000
 """How many rules are kept for all origins together, each some 300 to 500 bytes; beyond it the oldest are forgotten."""
 
 _INLINE_BYTES = 16_384
-_DRAIN_BYTES = 16_384
-_DRAIN_S = 1.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _IDENTITY = frozenset({"", "identity", "none"})
 _ZLIB = frozenset({"gzip", "x-gzip", "deflate"})
@@ -232,7 +231,7 @@ class Robots:
                 status, location = response.status, response.headers.get(hdrs.LOCATION)
                 if 200 <= status < 300:
                     return await _body(response)
-                await _drain(response)
+                await drain(response)
             if status == 429 or 500 <= status < 600:
                 reason = "download.http_429" if status == 429 else "download.http_5xx"
                 return _failure(reason, f"HTTP status {status}")
@@ -380,18 +379,3 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     if inflate is not None and received:
         raise _UnreadableError("the compressed body ended early")
     return bytes(body)
-
-
-async def _drain(response: aiohttp.ClientResponse) -> None:
-    """Read the rest of a small page, so that the connection serves the images next."""
-    if (response.content_length or 0) > _DRAIN_BYTES:
-        return
-    seen = 0
-    try:
-        async with asyncio.timeout(_DRAIN_S):
-            async for chunk in response.content.iter_any():
-                seen += len(chunk)
-                if seen > _DRAIN_BYTES:
-                    return
-    except NETWORK_ERRORS:
-        return
