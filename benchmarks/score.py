@@ -12,6 +12,7 @@ million images cost. usage: score.py [--images N] [--rounds N]
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import os
 import statistics
@@ -32,9 +33,9 @@ from pipeline.worker import InputFile, TaskSpec, run_task
 from stages import torchvision_shim
 from stages.detector import save_detector
 from stages.encoder import Placement, load_encoder, resolve_device
-from stages.images import Spool
 from stages.outlier import embed
 from stages.step import ModelMissingError, StoredFile
+from stages.tars import TarWriter
 
 CPU_FLOOR, GPU_FLOOR = 0.95, 0.85
 DISTINCT = 256
@@ -73,12 +74,11 @@ def photo_like(number):
 def image_store(folder, images):
     """Put JPEGs into a tar of the image store, with the tables that lead to them; return the task's inputs."""
     distinct = [photo_like(number) for number in range(min(images, DISTINCT))]
-    spool = Spool(folder)
     # What follows the end of a JPEG is not looked at: other bytes, the same work.
     bodies = [distinct[n % len(distinct)] + n.to_bytes(4, "big") for n in range(images)]
-    digests = [spool.add(body, "jpg") for body in bodies]
-    offsets = spool.write_tar(folder / "images.tar")
-    spool.close()
+    digests = [hashlib.sha256(body).hexdigest() for body in bodies]
+    with TarWriter(folder / "images.tar") as tar:
+        offsets = {digest: tar.add(f"{digest}.jpg", body) for digest, body in zip(digests, bodies, strict=True)}
     columns = {
         "sample_id": [f"{n:032x}" for n in range(images)], "source": ["cc3m"] * images, "split_group": [""] * images,
         "url": [f"http://a.org/{n}" for n in range(images)], "tar": ["images.tar"] * images,

@@ -118,7 +118,10 @@ class Dedup(_Table):
 
     hash: Literal["exact"] = "exact"
     radius: Annotated[int, Field(ge=0, le=16)] = 4
-    max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    # Twice Pillow's MAX_IMAGE_PIXELS: beyond it Pillow takes a picture for a decompression bomb and opens none.
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(
+        default=100_000_000, description="all frames together; at most 178,956,970, Pillow's bound for one picture"
+    )
     subsets: list[Literal["pub11", "rs3"]] = Field(default=["pub11"], description="subsets that lose their copies")
     order: list[str] = ["laion2b,laion400m,coyo700m", "*", "laioncoco"]
     confirm: Literal["thumbnail", "none"] = "thumbnail"

@@ -127,12 +127,12 @@ class Store:
 
     def put(self, local: Path, path: str) -> None:
         """Copy a local file to an object, atomically."""
-        if not self._local:
-            self._fs.put_file(str(local), self._full(path))
-            return
-        with self._temporary(path, local) as temporary:
-            temporary.replace(self._full(path))
-        _sync_folder(Path(self._full(path)).parent)
+        self._put(local, path, copied=True)
+
+    def move(self, local: Path, path: str) -> None:
+        """Make a local file an object, atomically. It is not copied if it lies in the store's file system."""
+        self._put(local, path, copied=False)
+        local.unlink()
 
     def remove(self, path: str) -> None:
         """Remove an object; one that is not there is no error."""
@@ -146,20 +146,29 @@ class Store:
         else:
             self._fs.mv(self._full(path), self._full(new))
 
+    def _put(self, local: Path, path: str, *, copied: bool) -> None:
+        if not self._local:
+            self._fs.put_file(str(local), self._full(path))
+            return
+        with self._temporary(path, local, copied=copied) as temporary:
+            temporary.replace(self._full(path))
+        _sync_folder(Path(self._full(path)).parent)
+
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
 
     @contextlib.contextmanager
-    def _temporary(self, path: str, content: bytes | Path) -> Iterator[Path]:
+    def _temporary(self, path: str, content: bytes | Path, *, copied: bool = True) -> Iterator[Path]:
         """Write ``content`` to a flushed temporary file beside ``path``; it is gone afterwards unless renamed."""
         target = Path(self._full(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         try:
-            with temporary.open("xb") as file:
+            linked = not copied and isinstance(content, Path) and _link(content, temporary)
+            with temporary.open("rb+" if linked else "xb") as file:
                 if isinstance(content, bytes):
                     file.write(content)
-                else:
+                elif not linked:
                     with content.open("rb") as source:
                         shutil.copyfileobj(source, file, _COPY_BYTES)
                 file.flush()
@@ -171,6 +180,15 @@ class Store:
 
 def _is_temporary(path: str) -> bool:
     return path.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX)
+
+
+def _link(file: Path, new: Path) -> bool:
+    """Give a file a second name. False where that cannot be: another file system, or one without links."""
+    try:
+        os.link(file, new)
+    except OSError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -51,7 +51,8 @@ def located(wanted: Input, partition: str, receipt: Receipt) -> tuple[InputFile,
     stored = StoredFile(partition, receipt.path, receipt.sha256, receipt.bytes, receipt.rows)
     first = step_named(wanted.step).outputs[0] == wanted.table
     label = partition if first else f"{partition}:{wanted.table}"
-    return InputFile(wanted.step, wanted.table, stored), (wanted.step, label, receipt.rows_digest)
+    digest = receipt.sha256[:32] if wanted.places else receipt.rows_digest
+    return InputFile(wanted.step, wanted.table, stored), (wanted.step, label, digest)
 
 
 def damages(manifest: Manifest, sizes: dict[str, int]) -> dict[str, str]:

@@ -167,7 +167,7 @@ def _stored(store: Store, step: Step, task: Task, output: Output, out: Path) -> 
     written = write_table(table_of(step, output.name), output.frame, local)
     path = output.path or task.data_path(output.name, written.sha256, "parquet")
     if output.path:
-        store.put(local, path)
+        store.move(local, path)
     else:
         _put_once(store, local, path, written.bytes)
     return Receipt(
@@ -184,9 +184,9 @@ def _stored(store: Store, step: Step, task: Task, output: Output, out: Path) -> 
 def _stored_file(store: Store, output: Output) -> Receipt:
     if output.file is None:
         raise ValueError(f"output {output.name} has neither rows nor a file")
-    sha256, size = file_sha256(output.file), output.file.stat().st_size
+    sha256, size = output.sha256 or file_sha256(output.file), output.file.stat().st_size
     if output.path.startswith("release/"):
-        store.put(output.file, output.path)
+        store.move(output.file, output.path)
     else:
         _put_once(store, output.file, output.path, size)
     return Receipt(
@@ -203,7 +203,7 @@ def _stored_file(store: Store, output: Output) -> Receipt:
 def _put_once(store: Store, local: Path, path: str, size: int) -> None:
     """Store a file that is named by its content; one that is there whole already is left alone."""
     if store.size(path) != size:
-        store.put(local, path)
+        store.move(local, path)
 
 
 def table_of(step: Step, output: str) -> TableSpec:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from types import MappingProxyType
 
 from manifests.store import Store
 from stages.step import CorruptFileError
-from stages.tars import BLOCK_BYTES, TarWriter
+from stages.tars import BLOCK_BYTES
 
 EXTENSIONS = MappingProxyType(
     {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif", "bmp": "bmp", "tiff": "tif", "empty": "bin"}
@@ -48,44 +46,25 @@ class Place:
 
 
 class Spool:
-    """Bodies as they come, each distinct one once; then a tar of them sorted by digest.
-
-    Bodies lie in one scratch file, so that memory does not grow with the partition. Threads may add and read at the
-    same time; one of them at a time has the file, another may hash or wait for the web meanwhile.
-    """
+    """Distinct bodies in a scratch file, added in one order and read in another; memory does not grow with them."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "bodies.spool"
         self._file = self._path.open("wb", buffering=_WRITE_BYTES)
         self._written = self._path.open("rb", buffering=0)
         self._end = 0
-        self._places: dict[str, tuple[int, int, str]] = {}
-        self._lock = threading.Lock()
+        self._places: dict[str, tuple[int, int]] = {}
 
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def add(self, body: bytes, suffix: str, sha256: str | None = None) -> str:
-        """Keep a body.
-
-        Args:
-            body: The bytes.
-            suffix: Their file extension; of equal bodies that of the first counts.
-            sha256: Their digest, hex, where the caller has it already; it is believed.
-
-        Returns:
-            The sha256, hex.
+    def add(self, body: bytes, sha256: str) -> None:
+        """Keep a body under its digest, which is believed; one that is there already is not kept again.
 
         Raises:
             OSError: The scratch file could not be written: the spool is of no further use.
         """
-        digest = hashlib.sha256(body).hexdigest() if sha256 is None else sha256
-        with self._lock:
-            if digest not in self._places:
-                self._file.write(body)
-                self._places[digest] = (self._end, len(body), suffix)
-                self._end += len(body)
-        return digest
+        if sha256 not in self._places:
+            self._file.write(body)
+            self._places[sha256] = (self._end, len(body))
+            self._end += len(body)
 
     def read(self, sha256: str) -> bytes:
         """Return a body that was added.
@@ -94,41 +73,14 @@ class Spool:
             KeyError: It was not.
             OSError: The scratch file is shorter than what was written to it.
         """
-        start, length, _ = self._places[sha256]
-        body = bytearray(length)
-        with self._lock:
-            self._file.flush()
-            self._read_into(self._written, start, memoryview(body))
-        return bytes(body)
-
-    def write_tar(self, path: Path, only: Collection[str] | None = None) -> dict[str, int]:
-        """Write the tar.
-
-        Args:
-            path: Where; nothing may stand there.
-            only: Digests of the bodies that go into it; None for all.
-
-        Returns:
-            The offset of every body in the tar by sha256.
-
-        Raises:
-            KeyError: A digest of ``only`` was not added.
-            OSError: A file could not be written, or the scratch file is shorter than what was written to it.
-        """
-        wanted = sorted(self._places if only is None else set(only))
-        places = [self._places[sha256] for sha256 in wanted]
-        with self._lock:
-            self._file.flush()
-        # One buffer for all: reading into it and writing from it costs less than a fresh body each, and no more than
-        # os.copy_file_range or os.sendfile, which not every system has.
-        buffer = memoryview(bytearray(max((length for _, length, _ in places), default=0)))
-        offsets: dict[str, int] = {}
-        with self._path.open("rb", buffering=0) as source, TarWriter(path) as tar:
-            for sha256, (start, length, suffix) in zip(wanted, places, strict=True):
-                body = buffer[:length]
-                self._read_into(source, start, body)
-                offsets[sha256] = tar.add(f"{sha256}.{suffix}", body)
-        return offsets
+        start, length = self._places[sha256]
+        self._file.flush()
+        self._written.seek(start)
+        body = self._written.read(length)
+        if len(body) != length:
+            words = f"{len(body)} bytes at {start} of {length} that were written"
+            raise OSError(f"{self._path}: {words}; is the disk full?")
+        return body
 
     def close(self) -> None:
         """Let go of the scratch file."""
@@ -137,11 +89,6 @@ class Spool:
             self._file.close()
         finally:
             self._path.unlink(missing_ok=True)
-
-    def _read_into(self, source: io.FileIO, start: int, body: memoryview) -> None:
-        source.seek(start)
-        if (read := source.readinto(body)) != len(body):
-            raise OSError(f"{self._path}: {read} bytes at {start} of {len(body)} that were written; is the disk full?")
 
 
 def read_images(store: Store, places: Sequence[Place]) -> Iterator[tuple[int, bytes]]:

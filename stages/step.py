@@ -30,6 +30,7 @@ class Input:
         scope: What a map step sees of it: the output for its own partition, or all partitions. Reduce steps see all.
         lane: The one lane whose partitions are seen; empty: both.
         rows: Whether its rows are rows in, beside those of the first input.
+        places: Whether the step copies its located columns: it is done anew when bytes were moved.
     """
 
     step: str
@@ -37,6 +38,7 @@ class Input:
     scope: Literal["partition", "all"] = "partition"
     lane: Literal["", "pub11", "rs3"] = ""
     rows: bool = False
+    places: bool = False
 
 
 def _nobody_watches(values: Mapping[str, JsonValue]) -> None:
@@ -135,6 +137,7 @@ class Output:
         file: A file in scratch, for what is no table.
         path: Where the file is stored; under ``release/`` it replaces what is there.
         rows: Members of the file.
+        sha256: Of the file, hex, where the step has it already; it is believed.
     """
 
     name: str
@@ -143,6 +146,7 @@ class Output:
     file: Path | None = None
     path: str = ""
     rows: int = 0
+    sha256: str = ""
 
 
 @dataclass(slots=True)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import tarfile
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 
@@ -34,10 +39,24 @@ class TarWriter:
     enters. They are put together from a template, since making a `TarInfo` costs more than writing a picture.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("xb", buffering=_BUFFER_BYTES)
+    def __init__(self, path: Path, *, hashed: bool = False) -> None:
+        """Begin.
+
+        Args:
+            path: The file; nothing may stand there.
+            hashed: Whether the sha256 of the archive is made as it is written, which saves reading it again.
+        """
+        self._raw = _HashedFile(path, "xb") if hashed else io.FileIO(path, "xb")
+        self._file = io.BufferedWriter(self._raw, _BUFFER_BYTES)
         self._offset = 0
         self.members = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of the archive, hex, once it is closed. Raises ValueError if it was not asked for."""
+        if not isinstance(self._raw, _HashedFile):
+            raise ValueError("the archive was not hashed")
+        return self._raw.digest.hexdigest()
 
     def __enter__(self) -> TarWriter:
         return self
@@ -81,6 +100,19 @@ class TarWriter:
         self._offset = offset + size_bytes + len(padding)
         self.members += 1
         return offset
+
+
+class _HashedFile(io.FileIO):
+    """A file that knows the sha256 of what was written to it."""
+
+    def __init__(self, path: Path, mode: str) -> None:
+        super().__init__(path, mode)
+        self.digest = hashlib.sha256()
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        written = super().write(data)
+        self.digest.update(memoryview(data)[:written])
+        return written
 
 
 def _header(name: str, size_bytes: int) -> bytes:

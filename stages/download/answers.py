@@ -24,8 +24,8 @@ class Consent:
 
     Attributes:
         robots: robots.txt of every host that is asked, redirect targets included (RFC 9309).
-        headers: ``X-Robots-Tag`` of the answer.
-        tdm: ``tdm-reservation`` of the answer (TDM Reservation Protocol).
+        headers: ``X-Robots-Tag`` of the answer and of the redirects that led to it.
+        tdm: ``tdm-reservation`` of these (TDM Reservation Protocol).
     """
 
     robots: bool

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
-from stages.download.answers import EMPTY, Answer, Limits, shorten
+from stages.download.answers import EMPTY, Answer, Consent, Limits, shorten
 from stages.download.consent import refusal
 from stages.download.failures import NETWORK_ERRORS, reason_for
 from stages.download.media import HEAD_BYTES, describe, sniff
@@ -29,7 +29,7 @@ class Outcome:
 
     Attributes:
         answer: As for the whole url, were this its last request.
-        location: Where a redirect leads, None for every other answer.
+        location: Where a redirect leads that refuses nothing, None for every other answer.
         retry_after_s: How long a 429 or 5xx asked to be left alone, None when it did not say.
     """
 
@@ -88,7 +88,7 @@ async def exchange(
                 if 200 <= response.status < 300:
                     body = await _read(response, limits, timing)
                     return Outcome(Answer(url, None, body, _judge(body, limits), **heading))
-                outcome = _without_image(url, heading, response)
+                outcome = _without_image(url, heading, response, limits.consent)
                 if keep:
                     await drain(response)
                 return outcome
@@ -109,11 +109,13 @@ def _heading(response: aiohttp.ClientResponse) -> dict[str, Any]:
     }
 
 
-def _without_image(url: str, heading: dict[str, Any], response: aiohttp.ClientResponse) -> Outcome:
+def _without_image(url: str, heading: dict[str, Any], response: aiohttp.ClientResponse, consent: Consent) -> Outcome:
     """Classify every status but 2xx. What is none of the known ones (304, 999) is final, like a 4xx."""
     status = response.status
     location = response.headers.get(hdrs.LOCATION)
     if status in _REDIRECTS and location:
+        if (no := refusal(response.headers, consent)) is not None:
+            return Outcome(Answer(url, "download.opt_out", detail=no, **heading))
         return Outcome(Answer(url, None, **heading), location=location)
     if status in (403, 404, 410, 429):
         reason = f"download.http_{status}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,21 @@ from manifests.recipe import Settings
 from manifests.schemas import TABLES
 from manifests.source_specs import spec_of
 from manifests.store import Store
-from manifests.tables import empty_frame, file_sha256
-from stages.download.answers import Answer
+from manifests.tables import empty_frame
 from stages.download.asking import CONSENT, NATIVE, NETWORK, ask
 from stages.download.hashes import DIFFERS, Published, hash_verdicts, suspicions, tally
+from stages.download.intake import Intake
 from stages.download.placeholders import placeholders
-from stages.download.record import EXCLUDED, HASH_DIFFERS, Record, recorded
+from stages.download.record import HASH_DIFFERS, Record, recorded
 from stages.download.render import renderer_of
 from stages.exclusions import Exclusions
-from stages.images import EXTENSIONS, Place, Spool, read_images
+from stages.images import Place, read_images
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
 _OF_CANDIDATES = ["sample_id", "source", "url", "text", "source_hash", "source_hash_kind"]
 _KEPT = "url tar offset length sha256 media_type http_status final_url content_type etag rendered".split()
 _EVIDENCE = ("status", "value", "cut", "detail", "sha256")
+_TAR = "images.tar"
 _NOT_ASKED = Record("download.timeout", {"detail": "not asked: the partition's time was up"})
 # A picture with more pixels is not decoded to compare its perceptual hash: the verdict is unknown.
 _MOST_HASHED_PIXELS = 100_000_000
@@ -44,14 +44,14 @@ class Fetch(Step):
     BigEarthNet's are rendered (`render`). So are web images that someone already holds: the web is not asked for them.
     What that gave is recorded as an answer of the web is.
 
-    New bodies go into one tar, sorted by digest, each distinct body once. Several rows may point at one body, and
-    rows taken over keep pointing into their older tar. What sources publish of an image's hash is compared, and the
+    New bodies go into one tar as they come, each distinct body once. Several rows may point at one body, and rows
+    taken over keep pointing into their older tar. What sources publish of an image's hash is compared, and the
     verdict stored; `download.on_hash_differs` decides whether rows leave for it.
     """
 
     name = "download.fetch"
     kind = "map"
-    VERSION = 2
+    VERSION = 3
     reads = (
         "download.engine",
         "download.max_bytes",
@@ -81,32 +81,31 @@ class Fetch(Step):
         excluded = Exclusions.planned(task.settings, tables.store).bodies
         records = recorded(prior, urls, task.settings, renderer, excluded)
         wanted = sorted(urls - records.keys())
-        spool = Spool(task.scratch)
-        try:
-            answers = _answers(task, tables.store, wanted, spool, excluded)
-            images = _store_images(task, spool)
-            records |= {url: _record(answer, images, renderer) for url, answer in answers.items()}
-            not_asked = dict.fromkeys(urls - records.keys(), _NOT_ASKED)
-            final = task.final and not not_asked  # what was never asked has not failed: the partition stays open
-            rows = _Rows(candidates, records | not_asked, Departures(task.step, final=final))
-            facts = rows.judge_hashes(_bodies(tables.store, spool, images, records), task.settings)
-        finally:
-            spool.close()
+        tar = Path(task.scratch, _TAR)
+        with Intake(tar, excluded, renderer) as intake:
+            ask(task, tables.store, wanted, intake.take)
+        images = _images(task, tar, intake)
+        answered = _placed(intake.records, images)
+        not_asked = dict.fromkeys(urls - records.keys() - answered.keys(), _NOT_ASKED)
+        final = task.final and not not_asked  # what was never asked has not failed: the partition stays open
+        records |= answered | not_asked
+        rows = _Rows(candidates, records, Departures(task.step, final=final))
+        facts = rows.judge_hashes(_bodies(tables.store, task.scratch, images, records), task.settings)
         fetched = rows.frame()
         texts = fetched.select("sample_id", "sha256", "url").join(
             candidates.select("sample_id", "text"), on="sample_id"
         )
         if listed := placeholders(texts):
             facts["placeholders"] = list[JsonValue](listed)
-        if task.settings.text("download.engine") != NATIVE and answers:
+        if task.settings.text("download.engine") != NATIVE and answered:
             facts["engine"] = task.settings.text("download.engine")
         return Result(
-            outputs=[Output("fetched", fetched), *images.outputs],
+            outputs=[Output("fetched", fetched), *([images] if images else [])],
             ledger=rows.departures.frame(),
             seen=count_by_source(candidates),
             kept=count_by_source(fetched.join(candidates.select("sample_id", "source"), on="sample_id")),
-            facts={"fetched_urls": len(answers), "recorded_urls": len(urls) - len(wanted)} | facts,
-            pointed=sorted(set(fetched["tar"].to_list()) - {images.path}),
+            facts={"fetched_urls": len(answered), "recorded_urls": len(urls) - len(wanted)} | facts,
+            pointed=sorted(set(fetched["tar"].to_list()) - ({images.path} if images else set())),
         )
 
     def pins(self, settings: Settings, params: Mapping[str, JsonValue]) -> dict[str, str]:
@@ -120,76 +119,36 @@ class Fetch(Step):
         return pins | ({f"archives {params['source']}": canonical_digest(digests)} if digests else {})
 
 
-class _Images:
-    """The tar of this pass's new bodies, if there are any."""
-
-    def __init__(self, path: str, offsets: dict[str, int], outputs: list[Output]) -> None:
-        self.path = path
-        self.offsets = offsets
-        self.outputs = outputs
-
-
 def _renderer(params: Mapping[str, JsonValue]) -> str | None:
     return renderer_of(spec_of(params).format) if "archives" in params else None
 
 
-def _answers(
-    task: Task, store: Store, urls: list[str], spool: Spool, bodies: frozenset[str]
-) -> dict[str, tuple[Answer, str, int]]:
-    """Ask for ``urls`` and return, for each, the answer without its body, the body's sha256 and its length."""
-    answers: dict[str, tuple[Answer, str, int]] = {}
-
-    def deliver(answer: Answer) -> None:
-        if bodies and answer.reason is None and (digest := hashlib.sha256(answer.body).hexdigest()) in bodies:
-            answers[answer.url] = (_refused(answer, EXCLUDED), digest, 0)  # and its bytes are not kept
-            return
-        sha256 = spool.add(answer.body, EXTENSIONS[answer.media_type]) if answer.reason is None else ""
-        answers[answer.url] = (_without_body(answer), sha256, len(answer.body))
-
-    ask(task, store, urls, deliver)
-    return answers
+def _images(task: Task, tar: Path, intake: Intake) -> Output | None:
+    """Return the tar of this pass's new bodies, if there are any."""
+    if not intake.offsets:
+        return None
+    path = task.data_path("images", intake.sha256, "tar")
+    return Output("images", file=tar, path=path, rows=len(intake.offsets), sha256=intake.sha256)
 
 
-def _refused(answer: Answer, reason: str) -> Answer:
-    return Answer(answer.url, reason, http_status=answer.http_status)
+def _placed(records: dict[str, Record], images: Output | None) -> dict[str, Record]:
+    """Say in the rows of bodies which tar they are in."""
+    for record in records.values():
+        if record.reason is None and images is not None:
+            record.row["tar"] = images.path
+    return records
 
 
-def _without_body(answer: Answer) -> Answer:
-    fields = {name: getattr(answer, name) for name in Answer.__slots__ if name != "body"}
-    return Answer(**fields)
-
-
-def _store_images(task: Task, spool: Spool) -> _Images:
-    if not len(spool):
-        return _Images("", {}, [])
-    file = Path(task.scratch, "images.tar")
-    offsets = spool.write_tar(file)
-    path = task.data_path("images", file_sha256(file), "tar")
-    return _Images(path, offsets, [Output("images", file=file, path=path, rows=len(spool))])
-
-
-def _record(answered: tuple[Answer, str, int], images: _Images, renderer: str | None) -> Record:
-    answer, sha256, length = answered
-    if answer.reason is not None:
-        evidence = {"status": answer.http_status, "value": answer.value, "cut": answer.cut, "detail": answer.detail}
-        evidence["sha256"] = sha256 or None
-        return Record(answer.reason, evidence)
-    row = {name: getattr(answer, name, None) for name in _KEPT} | {"rendered": renderer}
-    return Record(
-        None, {**row, "tar": images.path, "offset": images.offsets[sha256], "length": length, "sha256": sha256}
-    )
-
-
-def _bodies(store: Store, spool: Spool, images: _Images, records: Mapping[str, Record]) -> Body:
-    """Return what reads a body: those of this pass lie in the spool, earlier ones in the store."""
-    places = {r.row["sha256"]: r.row for r in records.values() if r.reason is None}
+def _bodies(store: Store, scratch: Path, images: Output | None, records: Mapping[str, Record]) -> Body:
+    """Return what reads a body: those of this pass still lie in scratch, earlier ones in the store."""
+    rows = {r.row["sha256"]: r.row for r in records.values() if r.reason is None}
+    here = Store(str(scratch))
 
     def body(sha256: str) -> bytes:
-        if sha256 in images.offsets:
-            return spool.read(sha256)
-        row = places[sha256]
-        place = Place(row["tar"], row["offset"], row["length"], sha256)
-        return next(body for _, body in read_images(store, [place]))
+        tar, offset, length = (rows[sha256][name] for name in ("tar", "offset", "length"))
+        new = images is not None and tar == images.path
+        place = Place(_TAR if new else tar, offset, length, sha256)
+        return next(body for _, body in read_images(here if new else store, [place]))
 
     return body
 

@@ -45,6 +45,8 @@ _IDENTITY = frozenset({"", "identity", "none"})
 _ZLIB = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB = 47  # zlib: 32 + 15, told by the header
 _EVERYONE = "*"
+_PRIVATE = "download.private_address"
+_UNREACHABLE = "download.refused"
 
 # The lines that form groups, with the slips of the pen that protego knows too; every other record may stand anywhere
 # between them (RFC 9309, 2.2). Values end at whatever protego takes for the end of a line.
@@ -115,7 +117,8 @@ class Robots:
     """The robots.txt of every origin that is asked, for one event loop.
 
     An origin is a scheme, a host and a port. 2xx is read; 4xx, and more than five redirects, allow everything; 429,
-    5xx and failures of the network leave the origin's urls for later and are asked again after HOLD_S.
+    5xx and failures of the network leave the origin's urls for later and are asked again after HOLD_S, and so does a
+    redirect to an address that is not public. An origin at such an address itself is refused, as its images would be.
     """
 
     def __init__(
@@ -225,13 +228,20 @@ class Robots:
         return _NO_RULES if body is None else await self._read(body)
 
     async def _fetch(self, at: URL) -> bytes | Verdict | None:
-        """Give the body; None where there is no robots.txt; a verdict where the server wants to be asked later."""
-        for _ in range(MAX_REDIRECTS + 1):
-            async with self._session.get(at, allow_redirects=False) as response:
-                status, location = response.status, response.headers.get(hdrs.LOCATION)
-                if 200 <= status < 300:
-                    return await _body(response)
-                await drain(response)
+        """Give the body; None where there is no robots.txt; a verdict where it is to be asked for later."""
+        for hop in range(MAX_REDIRECTS + 1):
+            try:
+                async with self._session.get(at, allow_redirects=False) as response:
+                    status, location = response.status, response.headers.get(hdrs.LOCATION)
+                    if 200 <= status < 300:
+                        return await _body(response)
+                    await drain(response)
+            except NETWORK_ERRORS as error:
+                reason, words = reason_for(error)
+                if hop and reason == _PRIVATE:
+                    # Only the file lies where nobody may look: it is unreachable (RFC 9309, 2.3.1.4), the host is not.
+                    return _failure(_UNREACHABLE, f"redirects to {at.origin()}: {words}")
+                raise
             if status == 429 or 500 <= status < 600:
                 reason = "download.http_429" if status == 429 else "download.http_5xx"
                 return _failure(reason, f"HTTP status {status}")

@@ -35,17 +35,18 @@ class Pack(Step):
         ]
         spool = Spool(task.scratch)
         try:
-            for _, body in read_images(tables.store, places):
-                spool.add(body, "")
+            for index, body in read_images(tables.store, places):
+                spool.add(body, places[index].sha256)
             file = Path(task.scratch, "released.tar")
-            packed = _write(plan, spool, file)
+            packed, sha256 = _write(plan, spool, file)
         finally:
             spool.close()
         _, split, _ = task.partition.split("-")
+        released = f"release/{split}/{task.partition}.tar"
         return Result(
             outputs=[
                 Output("packed", packed),
-                Output("tar", file=file, path=f"release/{split}/{task.partition}.tar", rows=packed.height),
+                Output("tar", file=file, path=released, rows=packed.height, sha256=sha256),
             ],
             ledger=empty_frame(LEDGER),
             seen=count_by_source(plan),
@@ -53,13 +54,13 @@ class Pack(Step):
         )
 
 
-def _write(plan: pl.DataFrame, spool: Spool, file: Path) -> pl.DataFrame:
+def _write(plan: pl.DataFrame, spool: Spool, file: Path) -> tuple[pl.DataFrame, str]:
     rows: list[tuple[str, str, int, int, str]] = []
-    with TarWriter(file) as tar:
+    with TarWriter(file, hashed=True) as tar:
         for row in plan.iter_rows(named=True):
             key, body = row["sample_id"], spool.read(row["sha256"])
             tar.add(f"{key}.img_name", row["img_name"].encode("utf-8"))
             offset = tar.add(f"{key}.img_content", body)
             tar.add(f"{key}.caption", row["caption"].encode("utf-8"))
             rows.append((key, row["tar"], offset, len(body), row["sha256"]))
-    return pl.DataFrame(rows, schema=empty_frame(TABLES["packed"]).schema, orient="row")
+    return pl.DataFrame(rows, schema=empty_frame(TABLES["packed"]).schema, orient="row"), tar.sha256

@@ -39,7 +39,7 @@ class Plan(Step):
     inputs = (
         Input("outlier.cut", "survivors", lane="pub11"),
         Input("caption.generate", "survivors", lane="rs3", rows=True),
-        Input("download.fetch", "fetched"),
+        Input("download.fetch", "fetched", places=True),
         Input("filter.pool", "candidates"),
         Input("dedup.inspect", "inspected"),
         Input("outlier.embed", "scores"),

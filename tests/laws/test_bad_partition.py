@@ -94,11 +94,11 @@ class _FullDisk(Store):
         super().__init__(uri)
         self._room = room
 
-    def put(self, local, path):
+    def move(self, local, path):
         self._room -= 1
         if self._room < 0:
             raise OSError(errno.ENOSPC, "No space left on device", path)
-        super().put(local, path)
+        super().move(local, path)
 
 
 @pytest.mark.parametrize("room", [3, 25, 40])

@@ -49,6 +49,18 @@ def test_a_released_file_that_is_gone_is_made_again(settled: Workdir, reference:
     assert settled.snapshot().release == reference.release
 
 
+def test_images_that_were_fetched_anew_are_found_where_they_lie_now(settled: Workdir, reference: Snapshot) -> None:
+    """Bodies lie in the order they came, so the same ones may lie elsewhere next time."""
+    tars = list(settled.path.glob("data/download.fetch/web-*/images-*.tar"))
+    for path in (*tars, *settled.path.glob("release/*/pub11-*.tar")):
+        path.unlink()
+    ended = settled.run("download.network.connections=1")
+    assert ended.exit_code == 0
+    assert {path.name for path in tars} != {path.name for path in settled.path.glob("data/download.fetch/web-*/*.tar")}
+    assert settled.snapshot().release == reference.release
+    assert settled.snapshot().outputs == reference.outputs
+
+
 def test_an_image_is_checked_by_its_digest_whenever_it_is_read(settled: Workdir, reference: Snapshot) -> None:
     """Damage of equal size is found when the next step reads the image; the run after that is whole again."""
     tar = next(settled.path.glob("data/download.fetch/web-0000/images-*.tar"))

@@ -46,6 +46,9 @@ class CrashingStore(Store):
     def put(self, local, path):
         self._write("put", path, lambda: super(CrashingStore, self).put(local, path))
 
+    def move(self, local, path):
+        self._write("move", path, lambda: super(CrashingStore, self).move(local, path))
+
     def remove(self, path):
         self._write("remove", path, lambda: super(CrashingStore, self).remove(path))
 
@@ -61,7 +64,7 @@ class CrashingStore(Store):
             self.calls.append((method, path))
         if crash and not self._after:
             self._dead = True
-            if method in ("create", "put", "replace"):
+            if method in ("create", "move", "put", "replace"):
                 torn = self.local_path(path).parent / f"{TEMPORARY_PREFIX}torn"
                 torn.parent.mkdir(parents=True, exist_ok=True)
                 torn.write_bytes(b"half a fi")
@@ -148,7 +151,7 @@ def test_a_release_that_is_being_replaced_resumes_to_the_same_bytes(built, refer
     Workdir(tmp_path / "recorded").run(_FEWER_TARS, store=recorded)
     points = list(_points(recorded.calls, f"replaced {back}"))
     kinds = {_kind(recorded.calls[point]) for point, _ in points}
-    assert {("remove", "commits/shard.index"), ("remove", "release/*.tar"), ("put", "release/*.tar")} <= kinds
+    assert {("remove", "commits/shard.index"), ("remove", "release/*.tar"), ("move", "release/*.tar")} <= kinds
     for point, after in points:
         workdir = Workdir(built.copy(tmp_path / f"{point}-{after}").path, (*built.overrides, _FAST_BEATS))
         stopped_at = _crash(workdir, point, after, _FEWER_TARS)

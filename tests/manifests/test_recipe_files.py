@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from manifests.recipe import Recipe
 from manifests.recipe_files import RecipeError, dump_recipe, load_recipe, override_recipe, parse_recipe, shipped_recipes
@@ -42,6 +43,7 @@ def test_any_text_survives_the_round_trip(contact: str, resolve: dict[str, str])
         ("dedup.radus=4", r"unknown key dedup.radus \(did you mean dedup.radius\?\)"),
         ("dedupe.radius=4", "unknown key dedupe"),
         ("dedup.radius=40", "dedup.radius: Input should be less than or equal to 16"),
+        ("dedup.max_pixels=0", "dedup.max_pixels: Input should be greater than or equal to 1"),
         ("dedup=5", "dedup is a table: set one of its keys"),
         ("radius=5", "unknown key radius"),
         ("dedup.radius", "write it as KEY=VALUE"),
@@ -54,6 +56,13 @@ def test_what_does_not_fit_is_refused_in_one_line(override: str, said: str) -> N
     with pytest.raises(RecipeError, match=said) as caught:
         load_recipe("mini", [override])
     assert "\n" not in str(caught.value)
+
+
+def test_as_many_pixels_as_pillow_opens_and_no_more() -> None:
+    bound = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    assert load_recipe("mini", [f"dedup.max_pixels={bound}"]).dedup.max_pixels == bound
+    with pytest.raises(RecipeError, match=f"dedup.max_pixels: .* less than or equal to {bound}"):
+        load_recipe("mini", [f"dedup.max_pixels={bound + 1}"])
 
 
 def test_overrides_take_toml_values_and_bare_words() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -86,6 +87,34 @@ def test_objects_are_replaced_listed_read_in_ranges_renamed_and_removed(store: S
         assert file.read() == b"abcdefghij"
     with pytest.raises(FileNotFoundError):
         store.read("data/none")
+
+
+def test_a_file_that_is_moved_is_not_copied(tmp_path: Path) -> None:
+    store, local = Store(str(tmp_path / "work")), tmp_path / "local"
+    local.write_bytes(b"new")
+    store.replace("data/a", b"old")
+    inode = local.stat().st_ino
+    store.move(local, "data/a")
+    assert store.read("data/a") == b"new"
+    assert (tmp_path / "work/data/a").stat().st_ino == inode
+    assert not local.exists()
+    assert [path.name for path in (tmp_path / "work/data").iterdir()] == ["a"]
+    local.write_bytes(b"new")
+    store.put(local, "data/b")
+    local.write_bytes(b"newer")
+    assert store.read("data/b") == b"new"
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="a second file system is needed: /dev/shm")
+def test_a_file_of_another_file_system_is_copied(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        local = Path(folder, "local")
+        local.write_bytes(b"new")
+        store = Store(str(tmp_path))
+        store.move(local, "data/a")
+        assert not local.exists()
+    assert store.read("data/a") == b"new"
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["a"]
 
 
 def test_an_interrupted_writer_leaves_only_a_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -286,9 +286,9 @@ class Full(Store):
             if self._room < 0:
                 raise OSError(errno.ENOSPC, "No space left on device", path)
 
-    def put(self, local, path):
+    def move(self, local, path):
         self._take(path)
-        super().put(local, path)
+        super().move(local, path)
 
     def create(self, path, data):
         self._take(path)

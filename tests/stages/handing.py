@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import contextlib
+import hashlib
 import tempfile
-import threading
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,10 @@ from manifests.schemas import LEDGER, TABLES, TableSpec
 from manifests.store import Store
 from manifests.tables import empty_frame, file_sha256, rows_digest
 from pipeline.line import LINE
-from stages.images import Place, Spool
+from stages.images import Place
 from stages.step import PriorCommit, Result, Step, StoredFile, Task
+from stages.tars import TarWriter
+from tests.stages.loopback import Loopback
 
 _STEPS = {step.name: step for step in LINE}
 _DEFAULTS = Recipe(name="test").flat()
@@ -202,10 +203,10 @@ def refused(step: str, *rows: Mapping[str, Any]) -> pl.DataFrame:
 def store_images(store: Store, tar: str, *bodies: bytes) -> list[Place]:
     """Put bodies into a tar of the image store; return the place of each, in the order given."""
     with tempfile.TemporaryDirectory() as folder:
-        spool = Spool(Path(folder))
-        digests = [spool.add(body, "bin") for body in bodies]
-        offsets = spool.write_tar(Path(folder, "images.tar"))
-        spool.close()
+        digests = [hashlib.sha256(body).hexdigest() for body in bodies]
+        with TarWriter(Path(folder, "images.tar")) as file:
+            distinct = sorted(dict(zip(digests, bodies, strict=True)).items())
+            offsets = {sha256: file.add(f"{sha256}.bin", body) for sha256, body in distinct}
         store.put(Path(folder, "images.tar"), tar)
     return [Place(tar, offsets[d], len(body), d) for d, body in zip(digests, bodies, strict=True)]
 
@@ -220,43 +221,28 @@ def stored_file(store: Store, partition: str, path: str, rows: int) -> StoredFil
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Site:
+class Site(Loopback):
     """An HTTP server on loopback in a thread of its own; counts requests by host and path. It has no robots.txt."""
 
     def __init__(self, reply: Reply) -> None:
+        super().__init__()
         self.requests: collections.Counter[str] = collections.Counter()
         self.address = ""
         self._reply = reply
-        self._up = threading.Event()
-        self._stop: Callable[[], object] = lambda: None
 
-    @contextlib.contextmanager
-    def serving(self) -> Iterator[Site]:
-        thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="site")
-        thread.start()
-        try:
-            assert self._up.wait(10)
-            yield self
-        finally:
-            self._stop()
-            thread.join(10)
-            assert not thread.is_alive()
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        if request.path == "/robots.txt":
-            return web.Response(status=404)
-        self.requests[f"{request.host}{request.path}"] += 1
-        return await self._reply(request)
-
-    async def _serve(self) -> None:
-        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-        self._stop = lambda: loop.call_soon_threadsafe(stopped.set)
+    @contextlib.asynccontextmanager
+    async def up(self) -> AsyncIterator[None]:
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self._answer)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         self.address = f"127.0.0.1:{runner.addresses[0][1]}"
-        self._up.set()
-        await stopped.wait()
+        yield
         await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/robots.txt":
+            return web.Response(status=404)
+        self.requests[f"{request.host}{request.path}"] += 1
+        return await self._reply(request)

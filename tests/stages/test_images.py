@@ -1,8 +1,5 @@
 import hashlib
-import io
-import tarfile
 import tempfile
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,118 +36,36 @@ def body(letter, size_bytes):
     return letter.encode() * size_bytes
 
 
-def spooled(folder, *bodies):
-    spool = Spool(folder)
-    for one in bodies:
-        spool.add(one, "jpg")
-    return spool
-
-
-def test_a_spool_keeps_each_body_once(tmp_path):
-    spool = spooled(tmp_path, b"two", b"one", b"two", b"")
-    assert len(spool) == 3
-    digests = {hashlib.sha256(one).hexdigest(): one for one in (b"one", b"two", b"")}
-    assert {sha256: spool.read(sha256) for sha256 in digests} == digests
-    offsets = spool.write_tar(tmp_path / "images.tar")
-    spool.close()
-    raw = (tmp_path / "images.tar").read_bytes()
-    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
-        assert [(m.name, m.offset_data) for m in tar] == [(f"{d}.jpg", offsets[d]) for d in sorted(digests)]
-    assert all(raw[offsets[d] :][: len(one)] == one for d, one in digests.items())
-
-
-def test_the_first_extension_of_a_body_counts(tmp_path):
-    spool = Spool(tmp_path)
-    assert spool.add(b"x", "jpg") == spool.add(b"x", "png")
-    spool.write_tar(tmp_path / "images.tar")
-    spool.close()
-    with tarfile.open(tmp_path / "images.tar") as tar:
-        assert [name.rsplit(".")[-1] for name in tar.getnames()] == ["jpg"]
-
-
-def test_a_tar_knows_no_order_of_arrival(tmp_path):
-    bodies = [bytes([n]) * n for n in range(5)]
-    for name, order in (("1.tar", bodies), ("2.tar", bodies[::-1])):
-        spool = spooled(tmp_path, *order)
-        spool.write_tar(tmp_path / name)
-        spool.close()
-    assert (tmp_path / "1.tar").read_bytes() == (tmp_path / "2.tar").read_bytes()
-
-
 def digest(one):
     return hashlib.sha256(one).hexdigest()
 
 
-def test_a_tar_of_some_bodies(tmp_path):
-    spool = spooled(tmp_path, b"one", b"two", b"three", b"")
-    wanted = {digest(b"two"): b"two", digest(b""): b""}
-    offsets = spool.write_tar(tmp_path / "some.tar", only=[*wanted, *wanted])
-    assert spool.write_tar(tmp_path / "none.tar", only=()) == {}
-    with pytest.raises(KeyError):
-        spool.write_tar(tmp_path / "unknown.tar", only={digest(b"unknown")})
-    spool.close()
-    assert not (tmp_path / "unknown.tar").exists()
-    raw = (tmp_path / "some.tar").read_bytes()
-    with tarfile.open(tmp_path / "some.tar") as tar:
-        assert tar.getnames() == [f"{one}.jpg" for one in sorted(wanted)]
-    assert {one: raw[offset:][: len(wanted[one])] for one, offset in offsets.items()} == wanted
-    with tarfile.open(tmp_path / "none.tar") as tar:
-        assert tar.getnames() == []
+def spooled(folder, *bodies):
+    spool = Spool(folder)
+    for one in bodies:
+        spool.add(one, digest(one))
+    return spool
 
 
-def test_a_ready_digest_is_not_made_again(tmp_path):
-    spool = Spool(tmp_path)
-    assert spool.add(b"body", "jpg", "digest") == "digest"
-    assert spool.read("digest") == b"body"
-    assert spool.add(b"one", "jpg", digest(b"one")) == spool.add(b"one", "jpg")
-    assert len(spool) == 2
-    spool.close()
-
-
-def test_bodies_are_added_after_a_tar_was_written(tmp_path):
-    spool = spooled(tmp_path, b"one")
-    spool.write_tar(tmp_path / "1.tar")
-    spool.add(body("x", 3 * MIB), "jpg")
-    assert spool.read(digest(b"one")) == b"one"
-    spool.add(b"last", "jpg")
-    spool.write_tar(tmp_path / "2.tar")
+def test_a_spool_gives_back_in_any_order(tmp_path):
+    bodies = [b"two", b"one", body("x", 3 * MIB), b""]
+    spool = spooled(tmp_path, *bodies, b"two")
+    size_bytes = (tmp_path / "bodies.spool").stat().st_size
+    assert [spool.read(digest(one)) for one in reversed(bodies)] == bodies[::-1]
+    spool.add(b"last", digest(b"last"))
     assert spool.read(digest(b"last")) == b"last"
+    assert max(size_bytes, (tmp_path / "bodies.spool").stat().st_size) == sum(map(len, bodies)) + len(b"last")
+    with pytest.raises(KeyError):
+        spool.read(digest(b"unknown"))
     spool.close()
-    with tarfile.open(tmp_path / "2.tar") as tar:
-        read = {m.name: tar.extractfile(m).read() for m in tar}
-    assert read == {f"{digest(one)}.jpg": one for one in (b"one", body("x", 3 * MIB), b"last")}
 
 
-def test_threads_may_add_and_read_at_the_same_time(tmp_path):
-    spool, wrong = Spool(tmp_path), []
-
-    def work(first):
-        for number in range(200):
-            one = (first + number).to_bytes(2) * (1 + number * 37)
-            if spool.read(spool.add(one, "jpg")) != one:
-                wrong.append(one)
-
-    threads = [threading.Thread(target=work, args=(first,)) for first in (0, 100, 0, 300)]  # many bodies twice
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    offsets = spool.write_tar(tmp_path / "images.tar")
-    spool.close()
-    assert wrong == []
-    raw = (tmp_path / "images.tar").read_bytes()
-    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
-        assert all(digest(tar.extractfile(m).read()) == m.name.removesuffix(".jpg") for m in tar)
-    assert len(offsets) == len({(f + n).to_bytes(2) * (1 + n * 37) for f in (0, 100, 300) for n in range(200)})
-
-
-@pytest.mark.parametrize("ask", ["read", "write_tar"])
-def test_a_scratch_file_that_lost_bytes_is_named(tmp_path, ask):
+def test_a_scratch_file_that_lost_bytes_is_named(tmp_path):
     spool = spooled(tmp_path, b"one", b"two")
     assert spool.read(digest(b"two")) == b"two"
     (tmp_path / "bodies.spool").write_bytes(b"one")
     with pytest.raises(OSError, match=r"bodies\.spool: 0 bytes at 3 of 3"):
-        spool.read(digest(b"two")) if ask == "read" else spool.write_tar(tmp_path / "images.tar")
+        spool.read(digest(b"two"))
     spool.close()
 
 

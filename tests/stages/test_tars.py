@@ -1,4 +1,5 @@
 import array
+import hashlib
 import io
 import mmap
 import os
@@ -67,6 +68,23 @@ def test_the_bytes_are_those_of_tarfile(members):
             for name, body in members:
                 tar.add(name, body)
         assert Path(folder, "t.tar").read_bytes() == reference(members)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(ASCII, BODIES), max_size=6))
+def test_the_digest_is_that_of_the_file(members):
+    with tempfile.TemporaryDirectory() as folder:
+        with TarWriter(Path(folder, "t.tar"), hashed=True) as tar:
+            for name, body in members:
+                tar.add(name, body)
+        raw = Path(folder, "t.tar").read_bytes()
+    assert raw == reference(members)
+    assert tar.sha256 == hashlib.sha256(raw).hexdigest()
+
+
+def test_a_digest_that_was_not_asked_for_is_refused(tmp_path):
+    with TarWriter(tmp_path / "t.tar") as tar, pytest.raises(ValueError, match="not hashed"):
+        _ = tar.sha256
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

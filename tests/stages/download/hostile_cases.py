@@ -74,6 +74,7 @@ def gif_bomb() -> bytes:
 JPEG, PNG = picture(1), picture(2, "PNG")
 SHORT = picture(3)
 HALF = len(SHORT) // 2
+LONG = picture(14)
 GONE = picture(4, "PNG")
 HTML = b"<!DOCTYPE html><html><body>gone</body></html>" * 30
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
@@ -83,8 +84,8 @@ SHORTENED = OK + b"Content-Length: %d\r\n\r\n" % HALF + SHORT[:HALF]
 FLOOD = b"".join(b"X-%d: y\r\n" % n for n in range(20_000))
 
 
-def location(to: str) -> Play:
-    return send(page(b"", f"Location: {to}", status="302 Found"))
+def location(to: str, *headers: str) -> Play:
+    return send(page(b"", f"Location: {to}", *headers, status="302 Found"))
 
 
 def image(body: bytes, *headers: str) -> Play:
@@ -137,6 +138,14 @@ CASES: dict[str, tuple[Play, str | None]] = {
         send(OK + b"Content-Length: %d\r\n\r\n" % (len(JPEG) + 9) + JPEG, close=True),
         "download.short_body",
     ),
+    "length-too-long-and-open": (
+        send(OK + b"Content-Length: %d\r\n\r\n" % (len(JPEG) + 9) + JPEG, pause_s=9.0),
+        "download.timeout",
+    ),
+    "body-goes-on": (
+        send(OK + b"Content-Length: %d\r\n\r\n" % len(LONG) + LONG[:HALF], LONG[HALF:] + b"surplus", pause_s=0.1),
+        None,
+    ),
     "length-no-number": (send(OK + b"Content-Length: many\r\n\r\n" + JPEG, close=True), "download.reset"),
     "length-below-zero": (send(OK + b"Content-Length: -1\r\n\r\n" + JPEG, close=True), "download.reset"),
     "reset-mid-body": (torn(OK + b"Content-Length: 9000\r\n\r\n" + JPEG), "download.short_body"),
@@ -183,6 +192,8 @@ CASES: dict[str, tuple[Play, str | None]] = {
     "robots-503": (image(JPEG), "download.http_5xx"),
     "noai": (image(JPEG, "X-Robots-Tag: noai"), "download.opt_out"),
     "tdm": (image(JPEG, "tdm-reservation: 1"), "download.opt_out"),
+    "noai-on-the-way": (location("http://behind-noai.web.test/x.jpg", "X-Robots-Tag: noai"), "download.opt_out"),
+    "behind-noai": (image(JPEG), None),
     # what we send
     "cookies": (
         in_turn(page(b"", "Set-Cookie: id=7; Path=/", "Location: /x.jpg", status="302 Found"), page(picture(12))),

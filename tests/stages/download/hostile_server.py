@@ -10,15 +10,16 @@ import socket
 import ssl
 import struct
 import tempfile
-import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.stages.download.name_server import NXDOMAIN, A, NameServer, Reply, found
+from tests.stages.loopback import Loopback
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,11 @@ def torn(*parts: bytes) -> Play:
     return play
 
 
-class HostileServer:
+class HostileServer(Loopback):
     """What happens to a request depends on the first label of the host; robots.txt is absent unless it is given."""
 
     def __init__(self, plays: Mapping[str, Play], robots: Mapping[str, bytes]) -> None:
+        super().__init__()
         self.asked: list[Asked] = []
         self.address = self.tls_address = self.dns_address = ""
         self.port = 0
@@ -105,41 +107,23 @@ class HostileServer:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None] | None] = set()
         self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
-        self._up = threading.Event()
-        self._stop: Callable[[], object] = lambda: None
-
-    @contextlib.contextmanager
-    def serving(self) -> Iterator[HostileServer]:
-        """Serve from a thread of its own."""
-        thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="hostile")
-        thread.start()
-        try:
-            assert self._up.wait(10)
-            yield self
-        finally:
-            self._stop()
-            thread.join(10)
-            assert not thread.is_alive()
 
     def targets(self, label: str) -> list[str]:
         """Return what a host was asked for, robots.txt aside."""
         return [asked.target for asked in self.asked if asked.label == label and asked.target != "/robots.txt"]
 
-    async def _serve(self) -> None:
-        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-        self._stop = lambda: loop.call_soon_threadsafe(stopped.set)
+    @contextlib.asynccontextmanager
+    async def up(self) -> AsyncIterator[None]:
         plain = await asyncio.start_server(self._on, "127.0.0.1", 0, limit=1 << 20)
         secure = await asyncio.start_server(self._on, "127.0.0.1", 0, ssl=self_signed())
-        dns, _ = await loop.create_datagram_endpoint(lambda: _Names(self), ("127.0.0.1", 0))
         self.port = plain.sockets[0].getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
         self.tls_address = f"127.0.0.1:{secure.sockets[0].getsockname()[1]}"
-        self.dns_address = f"127.0.0.1:{dns.get_extra_info('sockname')[1]}"
-        self._up.set()
-        await stopped.wait()
+        async with NameServer(self._look_up).up() as names:
+            self.dns_address = names.address
+            yield
         for server in (plain, secure):
             server.close()
-        dns.close()
         for writer in self._writers:
             writer.transport.abort()
         tasks = [task for task in self._tasks if task is not None]
@@ -147,6 +131,16 @@ class HostileServer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0.05)
+
+    def _look_up(self, name: str, kind: int, _before: int) -> Reply:
+        """Answer with the next list of addresses; never cached."""
+        if name not in self.names:
+            return Reply(rcode=NXDOMAIN)
+        if kind != A:
+            return Reply()
+        self.looked_up[name] += 1
+        lists = self.names[name]
+        return found(name, kind, *lists[min(self.looked_up[name], len(lists)) - 1])
 
     async def _on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -166,36 +160,6 @@ class HostileServer:
             writer.write(self.robots.get(label, page(status="404 Not Found")))
         else:
             await self.plays[label](asked, writer)
-
-
-class _Names(asyncio.DatagramProtocol):
-    """Answers for A records with what stands in `HostileServer.names`, the next list each time; it never caches."""
-
-    def __init__(self, server: HostileServer) -> None:
-        self._server = server
-        self._transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str | int, int]) -> None:
-        labels, at = [], 12
-        while data[at]:
-            labels.append(data[at + 1 : at + 1 + data[at]].decode())
-            at += 1 + data[at]
-        name, (kind,) = ".".join(labels).lower(), struct.unpack(">H", data[at + 1 : at + 3])
-        found: list[str] = []
-        if kind == 1:
-            self._server.looked_up[name] += 1
-            lists = self._server.names.get(name, [[]])
-            found = lists[min(self._server.looked_up[name], len(lists)) - 1]
-        known = name in self._server.names
-        flags = 0x8180 if known else 0x8183
-        answer = data[:2] + struct.pack(">HHHHH", flags, 1, len(found), 0, 0) + data[12 : at + 5]
-        for address in found:
-            answer += struct.pack(">HHHIH", 0xC00C, 1, 1, 0, 4) + socket.inet_aton(address)
-        assert self._transport is not None
-        self._transport.sendto(answer, addr)
 
 
 def self_signed() -> ssl.SSLContext:

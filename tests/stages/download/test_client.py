@@ -3,13 +3,11 @@
 import asyncio
 import collections
 import contextlib
-import datetime
 import errno
+import functools
 import gzip
 import itertools
 import socket
-import ssl
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -17,14 +15,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from stages.download import client
 from stages.download.answers import Answer, Consent, Limits, Network
 from stages.download.client import fetch_all, pause_s
+from tests.stages.download.hostile_server import Asked, Play, self_signed, send
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 8
 HTML = b"<!DOCTYPE html><html><body>gone</body></html>" * 30
@@ -33,13 +28,13 @@ LIMITS = Limits(10_000, frozenset({"jpeg", "png", "gif"}), 3, allow_private=True
 NETWORK = Network(16, 4, 2.0, 2.0, 5.0, 2, 0.01, {}, "rs5m-build-test")
 
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
-RawServe = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
+bytes_of = functools.partial(send, close=True)
 
 
 class Site:
     """Two loopback servers: HTTP proper under *.web.test, hand-made bytes under *.raw.test."""
 
-    def __init__(self, serve: Serve, serve_raw: RawServe) -> None:
+    def __init__(self, serve: Serve, serve_raw: Play) -> None:
         self.requests: collections.Counter[str] = collections.Counter()
         self.connections = 0
         self._open: set[asyncio.StreamWriter] = set()
@@ -56,7 +51,7 @@ class Site:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                await self._serve_raw(head, writer)
+                await self._serve_raw(Asked("", "", head, self.connections, 0.0), writer)
                 if writer.is_closing():
                     break
         writer.close()
@@ -89,14 +84,14 @@ async def no_web(_request: web.Request) -> web.StreamResponse:
     return web.Response(body=JPEG, content_type="image/jpeg")
 
 
-async def no_raw(_head: bytes, writer: asyncio.StreamWriter) -> None:
+async def no_raw(_asked: Asked, writer: asyncio.StreamWriter) -> None:
     writer.close()
 
 
 def fetch(
     urls: Sequence[str],
     serve: Serve = no_web,
-    raw: RawServe = no_raw,
+    raw: Play = no_raw,
     limits: Limits = LIMITS,
     **network: Any,
 ) -> tuple[dict[str, Answer], Site]:
@@ -124,18 +119,6 @@ def reply(status: int, body: bytes = b"", **headers: str) -> Serve:
 
     async def serve(_request: web.Request) -> web.StreamResponse:
         return web.Response(status=status, body=body, headers=named)
-
-    return serve
-
-
-def bytes_of(*parts: bytes, pause_s: float = 0.0, close: bool = True) -> RawServe:
-    async def serve(_head: bytes, writer: asyncio.StreamWriter) -> None:
-        for part in parts:
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(pause_s)
-        if close:
-            writer.close()
 
     return serve
 
@@ -270,24 +253,6 @@ def test_a_name_server_that_does_not_answer_is_a_passing_failure() -> None:
     assert {answer.reason for answer in answers.values()} == {"download.dns_temporary"}
 
 
-def self_signed() -> ssl.SSLContext:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a.raw.test")])
-    day = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(day).not_valid_after(day.replace(year=2126))
-    certificate = builder.sign(key, hashes.SHA256())
-    pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
-        file.write(pem)
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
-
-
 def test_certificates_are_checked_and_plain_text_is_not_tls() -> None:
     answers: list[Answer] = []
     served = 0
@@ -337,7 +302,7 @@ def test_certificates_are_checked_and_plain_text_is_not_tls() -> None:
         (bytes_of(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", JPEG, pause_s=0.5), "timeout"),
     ],
 )
-def test_servers_that_misbehave(raw: RawServe, reason: str) -> None:
+def test_servers_that_misbehave(raw: Play, reason: str) -> None:
     answers, site = fetch(["http://a.raw.test/x"], raw=raw, connect_s=0.1, read_s=0.1, attempts=2)
     assert answers["http://a.raw.test/x"].reason == f"download.{reason}"
     assert site.connections >= 2
@@ -686,6 +651,36 @@ def test_headers_that_refuse_are_heeded_unless_switched_off(headers: dict[str, s
     assert fetch_one("http://a.web.test/x", reply(200, JPEG, **headers), limits=deaf).reason is None
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    ("name", "value", "detail"),
+    [
+        ("X-Robots-Tag", "noarchive, noai", "X-Robots-Tag: noai"),
+        ("tdm-reservation", "1", "tdm-reservation: 1"),
+        ("X-Robots-Tag", "googlebot: noai", None),
+    ],
+)
+def test_a_redirect_that_refuses_is_not_followed(status: int, name: str, value: str, detail: str | None) -> None:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        if request.path == "/first":
+            return web.Response(status=302, headers={"Location": "/second"})
+        if request.path == "/second":
+            return web.Response(status=status, headers={"Location": "http://b.web.test/x", name: value})
+        return web.Response(body=JPEG)
+
+    url = "http://a.web.test/first"
+    answers, site = fetch([url], serve)
+    if detail is None:
+        assert (answers[url].reason, answers[url].final_url) == (None, "http://b.web.test/x")
+        return
+    assert answers[url] == Answer(
+        url, "download.opt_out", http_status=status, final_url="http://a.web.test/second", detail=detail
+    )
+    assert site.requests == {"a.web.test/first": 1, "a.web.test/second": 1}
+    deaf = replace(LIMITS, consent=Consent(robots=False, headers=False, tdm=False))
+    assert fetch_one(url, serve, limits=deaf).reason is None
+
+
 # -- slow servers ----------------------------------------------------------------------------------------------
 
 
@@ -695,7 +690,7 @@ def test_dead_servers_do_not_hold_up_the_others() -> None:
     urls = [*dead, *(f"http://sound{i}.web.test/{j}" for i in range(8) for j in range(4))]
     done: list[tuple[str | None, float]] = []
 
-    async def hang(_head: bytes, _writer: asyncio.StreamWriter) -> None:
+    async def hang(_asked: Asked, _writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(30)
 
     async def main() -> None:

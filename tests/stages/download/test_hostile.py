@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -22,12 +23,15 @@ from stages.download.fetch import Fetch
 from tests.stages.download.hostile_cases import (
     CASES,
     GONE,
+    HALF,
     HASHES,
+    LONG,
     MAX_BYTES,
     OTHERS,
     PNG,
     REASONS,
     ROBOTS,
+    SHORT,
     image,
     location,
     picture,
@@ -150,11 +154,15 @@ def test_what_is_recorded_of_odd_pictures(ran: Ran, name: str, columns: dict[str
         ("larger-png-bomb", "400000000 pixels"),
         ("jpeg-bomb", "4290250000 pixels"),
         ("noai", "X-Robots-Tag: noai"),
+        ("noai-on-the-way", "X-Robots-Tag: noai"),
         ("tdm", "tdm-reservation: 1"),
         ("robots-disallow", "robots.txt"),
         ("robots-503", "robots.txt"),
         ("bad-tls", "not trusted"),
         ("slow-drip", "total_s"),
+        ("length-too-short", "not HTTP"),
+        ("length-too-long", "the body ended early"),
+        ("length-too-long-and-open", "read_s"),
         ("silence-in-the-body", "read_s"),
         ("redirect-to-file", "redirect"),
     ],
@@ -167,6 +175,15 @@ def test_the_ledger_says_why(ran: Ran, name: str, words: str) -> None:
 def test_no_more_than_the_bound_is_taken(ran: Ran, name: str) -> None:
     row = ran.left(name)
     assert (row["value"], row["cut"], row["status"]) == (MAX_BYTES + 1, MAX_BYTES, 200)
+
+
+def test_a_body_ends_where_its_content_length_says(ran: Ran) -> None:
+    """What arrives behind it is left out, whether the picture was whole by then or not."""
+    rows = {name: ran.fetched.row("fetched", name) for name in ("body-goes-on", "length-too-short-then-more")}
+    wanted = {"body-goes-on": LONG, "length-too-short-then-more": SHORT[:HALF]}
+    assert {name: row["sha256"] for name, row in rows.items()} == {
+        name: hashlib.sha256(body).hexdigest() for name, body in wanted.items()
+    }
 
 
 def test_silence_in_a_body_is_ended_by_read_s_before_the_total(ran: Ran) -> None:
@@ -184,6 +201,7 @@ def test_what_its_owner_refuses_is_never_asked_for(ran: Ran) -> None:
     assert ran.server.targets("robots-disallow") == []
     assert ran.server.targets("robots-503") == []
     assert ran.server.targets("redirect-to-disallowed") == ["/x.jpg"]
+    assert ran.server.targets("behind-noai") == ["/x.jpg"]  # by its own url alone
 
 
 def test_retry_after_is_honoured(ran: Ran) -> None:
@@ -284,10 +302,18 @@ def guarded(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> Guarded:
     return log
 
 
-def judged(server: HostileServer, where: Path, urls: Mapping[str, str], **changed: Any) -> Done:
+def judged(
+    server: HostileServer,
+    where: Path,
+    urls: Mapping[str, str],
+    changed: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    final: bool = True,
+) -> Done:
     tables = Handed(Store(str(where)), {("filter.pool", "candidates"): candidates(urls)})
     network = {"nameservers": [server.dns_address], "attempts": 1}
-    return perform(Fetch(), tables, settings(server, **network) | {"download.allow_private": False} | changed)
+    strict = settings(server, **network) | {"download.allow_private": False, **changed}
+    return perform(Fetch(), tables, strict, final=final)
 
 
 @pytest.fixture
@@ -305,21 +331,25 @@ def test_private_addresses_are_never_dialled(
     server: HostileServer, guarded: Guarded, leading: dict[str, str], tmp_path: Path, robots: bool, direct: bool
 ) -> None:
     urls = {name: f"http://{host}:8080/x.jpg" for name, host in PRIVATE.items()} if direct else leading
-    done = judged(server, tmp_path, urls, **{"download.consent.robots": robots})
+    done = judged(server, tmp_path, urls, {"download.consent.robots": robots})
     assert done.reasons() == dict.fromkeys(PRIVATE, "download.private_address")
     assert set(guarded.dialled) <= {("127.0.0.1", server.port)}
     assert bool(guarded.dialled) is not direct
     assert "10.0.0.9 is private" in done.left()["by-name"]["detail"]
 
 
+@pytest.mark.parametrize("final", [False, True])
 def test_robots_txt_leads_to_no_private_address_either(
-    server: HostileServer, guarded: Guarded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: HostileServer, guarded: Guarded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, final: bool
 ) -> None:
+    """Its host has done nothing wrong: the rows are deferred, and failed after the last round; never dropped."""
     to = page(b"", "Location: http://169.254.169.254/robots.txt", status="301 Moved Permanently")
     monkeypatch.setattr(server, "robots", {**server.robots, "plain": to})
     asked = len(server.targets("plain"))
-    done = judged(server, tmp_path, {"a": "http://plain.web.test/x.jpg"})
-    assert done.reasons() == {"a": "download.private_address"}
+    done = judged(server, tmp_path, {"a": "http://plain.web.test/x.jpg"}, final=final)
+    row = done.left()["a"]
+    assert (row["reason"], row["class"]) == ("download.refused", "failed" if final else "deferred")
+    assert row["detail"] == "robots.txt: redirects to http://169.254.169.254: 169.254.169.254 is metadata"
     assert set(guarded.dialled) == {("127.0.0.1", server.port)}
     assert len(server.targets("plain")) == asked
 
@@ -335,7 +365,7 @@ def test_a_name_that_changes_its_mind_gains_nothing(
     )
     server.looked_up.clear()
     urls = {name: f"http://{name}.example:{server.port}/x.jpg" for name in ("rebind", "mixed")}
-    first = judged(server, tmp_path, urls, **{"download.max_redirects": 1})
+    first = judged(server, tmp_path, urls, {"download.max_redirects": 1})
     assert first.reasons() == {"rebind": "download.too_many_redirects"}  # it was reached, twice, at its first address
     assert server.targets("rebind") == ["/x.jpg", "/y.jpg"]
     assert server.looked_up["rebind.example"] == 1

@@ -562,7 +562,7 @@ async def moving(request: web.Request) -> web.StreamResponse:
         "ftp": "ftp://b.web.test/robots.txt",
         "broken": "http://[::1",
         "lost": "http://gone.test/robots.txt",
-        "inside": "http://127.0.0.1:9/robots.txt",
+        "inside": "http://127.0.0.1:9/robots.txt?token=7",
     }
     if host in places:
         return web.Response(status=302, headers={"Location": places[host]})
@@ -596,7 +596,7 @@ def test_what_a_redirect_led_to_holds_for_the_origin_first_asked() -> None:
     asyncio.run(main())
 
 
-def test_a_redirect_to_a_private_address_is_refused() -> None:
+def test_a_redirect_to_a_private_address_is_not_followed_and_leaves_the_urls_for_later() -> None:
     """The first host is let through, as a public one would be; the check then sees the second."""
     strict, lenient, first = guarded_socket(False), guarded_socket(True), True
 
@@ -605,8 +605,23 @@ def test_a_redirect_to_a_private_address_is_refused() -> None:
         make, first = (lenient if first else strict), False
         return make(info)
 
-    verdict = asked("http://inside.web.test/x", moving, guard=guard)
-    assert verdict == Verdict("download.private_address", "robots.txt: 127.0.0.1 is loopback", 0.0)
+    now = 100.0
+    led = Verdict("download.refused", "robots.txt: redirects to http://127.0.0.1:9: 127.0.0.1 is loopback", 0.0)
+
+    async def main() -> None:
+        nonlocal now
+        async with up(moving, guard=guard, clock=lambda: now) as world:
+            at = URL("http://inside.web.test/x")
+            assert await world.robots.ask(at) == led
+            assert world.robots.known(at) == led
+            now += module.HOLD_S
+            assert world.robots.known(at) is None
+            assert world.requests == {"inside.web.test/robots.txt": 1}
+
+    asyncio.run(main())
+
+
+def test_an_origin_at_a_private_address_is_refused_as_its_images_would_be() -> None:
     verdict = asked("http://127.0.0.1/x", moving, limits=replace(LIMITS, allow_private=False))
     assert verdict == Verdict("download.private_address", "robots.txt: 127.0.0.1 is loopback", 0.0)
 
