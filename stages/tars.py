@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
+import os
 import tarfile
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 
@@ -22,7 +21,9 @@ _END = bytes(2 * BLOCK_BYTES)
 _PADDING = tuple(bytes(-size % BLOCK_BYTES) for size in range(BLOCK_BYTES))
 
 # Writes of this size cost the least per byte: members are small and a call per member is not.
-_BUFFER_BYTES = 1 << 20
+_WRITE_BYTES = 1 << 20
+_BLOCKS_BEHIND = 16
+_SYNC_BYTES = 64 << 20
 
 # What stands in every header alike. The checksum is the sum of the header's bytes with its own field read as spaces:
 # what name and size add to the sum of the rest is all there is to compute.
@@ -44,19 +45,14 @@ class TarWriter:
 
         Args:
             path: The file; nothing may stand there.
-            hashed: Whether the sha256 of the archive is made as it is written, which saves reading it again.
+            hashed: Whether the sha256 of the archive is made, which saves reading it again. A thread hashes and
+                writes then, a few blocks behind.
         """
-        self._raw = _HashedFile(path, "xb") if hashed else io.FileIO(path, "xb")
-        self._file = io.BufferedWriter(self._raw, _BUFFER_BYTES)
+        self._blocks = _Hashed(path) if hashed else _Plain(path)
+        self._parts: list[bytes] = []
+        self._parts_bytes = 0
         self._offset = 0
         self.members = 0
-
-    @property
-    def sha256(self) -> str:
-        """Of the archive, hex, once it is closed. Raises ValueError if it was not asked for."""
-        if not isinstance(self._raw, _HashedFile):
-            raise ValueError("the archive was not hashed")
-        return self._raw.digest.hexdigest()
 
     def __enter__(self) -> TarWriter:
         return self
@@ -64,14 +60,25 @@ class TarWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            with contextlib.suppress(OSError):  # what broke it off is what counts
+                self._blocks.close()
+            return
         try:
-            if kind is None:
-                self._file.write(_END)
+            self._flush()
+            self._blocks.write(_END)
         finally:
-            self._file.close()
+            self._blocks.close()
+
+    @property
+    def sha256(self) -> str:
+        """Of the archive, hex, once it is closed. Raises ValueError if it was not asked for."""
+        if not isinstance(self._blocks, _Hashed):
+            raise ValueError("the archive was not hashed")
+        return self._blocks.digest.hexdigest()
 
     def add(self, name: str, body: bytes | bytearray | memoryview) -> int:
-        """Append a member; the body is copied or written before this returns.
+        """Append a member; a body that may change is copied before this returns.
 
         Args:
             name: At most 100 ASCII characters.
@@ -91,28 +98,71 @@ class TarWriter:
             size_bytes = body.nbytes
         else:
             size_bytes = len(body)
-        write = self._file.write
-        write(_header(name, size_bytes))
-        write(body)
-        padding = _PADDING[size_bytes % BLOCK_BYTES]
-        write(padding)
+        header, padding = _header(name, size_bytes), _PADDING[size_bytes % BLOCK_BYTES]
+        self._parts += (header, bytes(body), padding)
+        self._parts_bytes += size_bytes
         offset = self._offset + BLOCK_BYTES
         self._offset = offset + size_bytes + len(padding)
         self.members += 1
+        if self._parts_bytes >= _WRITE_BYTES:
+            self._flush()
         return offset
 
+    def _flush(self) -> None:
+        parts, self._parts, self._parts_bytes = self._parts, [], 0
+        self._blocks.write(b"".join(parts))
 
-class _HashedFile(io.FileIO):
-    """A file that knows the sha256 of what was written to it."""
 
-    def __init__(self, path: Path, mode: str) -> None:
-        super().__init__(path, mode)
+class _Plain:
+    """A new file that is written block by block."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb")
+
+    def write(self, block: bytes) -> None:
+        """Append. Raises OSError if that cannot be done."""
+        self._file.write(block)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class _Hashed(_Plain):
+    """One that is hashed and written by a thread; at most `_BLOCKS_BEHIND` blocks wait for it.
+
+    Both let other threads run meanwhile. Handing over a picture at a time does not pay: every wake costs the event
+    loop of a download more than the work that is taken off it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self.digest = hashlib.sha256()
+        self._thread = ThreadPoolExecutor(1, "tar")
+        self._behind: deque[Future[None]] = deque()
+        self._unsynced_bytes = 0
 
-    def write(self, data: ReadableBuffer, /) -> int:
-        written = super().write(data)
-        self.digest.update(memoryview(data)[:written])
-        return written
+    def write(self, block: bytes) -> None:
+        self._behind.append(self._thread.submit(self._write, block))
+        if len(self._behind) > _BLOCKS_BEHIND:
+            self._behind.popleft().result()
+
+    def close(self) -> None:
+        try:
+            while self._behind:
+                self._behind.popleft().result()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+            super().close()
+
+    def _write(self, block: bytes) -> None:
+        self.digest.update(block)
+        super().write(block)
+        self._unsynced_bytes += len(block)
+        if self._unsynced_bytes >= _SYNC_BYTES:
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+            self._unsynced_bytes = 0
 
 
 def _header(name: str, size_bytes: int) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import resource
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -119,10 +120,12 @@ class _Fetcher:
         self._breakers = Breakers()
         self._robots = Robots(session, limits, network) if limits.consent.robots else None
         self._schedule: Schedule[_Errand] = Schedule(network.connections, network.per_host, items, network.spacing_s)
+        self._upcoming: deque[str] = deque()
         self._slow = 0
         self._slow_lane = _slow_lane(network.connections)
 
     async def run(self, urls: list[str]) -> None:
+        hosts: dict[str, None] = {}
         for url in urls:
             try:
                 target = parse_target(url)
@@ -131,6 +134,8 @@ class _Fetcher:
             else:
                 errand = _Errand(url, target, target)
                 self._schedule.put(errand.host, errand)
+                hosts[errand.host] = None
+        self._upcoming.extend(hosts)  # in the order of their turns
         watch = Watch(self._network, lambda timing: self._make_room(timing, watch, group))
         try:
             async with asyncio.TaskGroup() as group:
@@ -209,6 +214,9 @@ class _Fetcher:
         """Resolve the name ahead of the connector, so that a slow name server is not taken for a slow server."""
         if self._resolver.knows(errand.host) or _is_literal(errand.at):
             return None
+        # Whoever has to wait starts the lookups of those whose turn comes next, so that they need not.
+        while self._upcoming and self._resolver.prefetch(self._upcoming[0]):
+            self._upcoming.popleft()
         try:
             async with asyncio.timeout(self._network.connect_s):
                 await self._resolver.resolve(errand.host)

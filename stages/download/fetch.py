@@ -16,7 +16,8 @@ from manifests.source_specs import spec_of
 from manifests.store import Store
 from manifests.tables import empty_frame
 from stages.download.asking import CONSENT, NATIVE, NETWORK, ask
-from stages.download.hashes import DIFFERS, Published, hash_verdicts, suspicions, tally
+from stages.download.hashes import DIFFERS, UNKNOWN, Published, hash_verdicts, suspicions, tally
+from stages.download.img2dataset_engine import engine_facts
 from stages.download.intake import Intake
 from stages.download.placeholders import placeholders
 from stages.download.record import HASH_DIFFERS, Record, recorded
@@ -90,20 +91,15 @@ class Fetch(Step):
         final = task.final and not not_asked  # what was never asked has not failed: the partition stays open
         records |= answered | not_asked
         rows = _Rows(candidates, records, Departures(task.step, final=final))
-        facts = rows.judge_hashes(_bodies(tables.store, task.scratch, images, records), task.settings)
+        facts = rows.look(_bodies(tables.store, task.scratch, images, records), task.settings)
         fetched = rows.frame()
-        texts = fetched.select("sample_id", "sha256", "url").join(
-            candidates.select("sample_id", "text"), on="sample_id"
-        )
-        if listed := placeholders(texts):
-            facts["placeholders"] = list[JsonValue](listed)
         if task.settings.text("download.engine") != NATIVE and answered:
-            facts["engine"] = task.settings.text("download.engine")
+            facts["engine"] = engine_facts()
         return Result(
             outputs=[Output("fetched", fetched), *([images] if images else [])],
             ledger=rows.departures.frame(),
             seen=count_by_source(candidates),
-            kept=count_by_source(fetched.join(candidates.select("sample_id", "source"), on="sample_id")),
+            kept=count_by_source(fetched),
             facts={"fetched_urls": len(answered), "recorded_urls": len(urls) - len(wanted)} | facts,
             pointed=sorted(set(fetched["tar"].to_list()) - ({images.path} if images else set())),
         )
@@ -158,44 +154,43 @@ class _Rows:
 
     def __init__(self, candidates: pl.DataFrame, records: Mapping[str, Record], departures: Departures) -> None:
         self.departures = departures
-        self._kept: list[dict[str, Any]] = []
-        self._published: list[Published] = []
-        for row in candidates.drop("text").iter_rows(named=True):
+        taken = [record.row for record in records.values() if record.reason is None]
+        schema = empty_frame(TABLES["fetched"]).schema
+        columns = {name: pl.Series(name, [row[name] for row in taken], schema[name]) for name in _KEPT}
+        self._kept = candidates.join(pl.DataFrame(columns), on="url")
+        for row in candidates.drop("text").join(pl.DataFrame(columns), on="url", how="anti").iter_rows(named=True):
             record = records[row["url"]]
-            if record.reason is not None:
-                self._leave(row, record.reason, record.row)
-                continue
-            kept = {name: record.row[name] for name in _KEPT}
-            self._kept.append({**kept, "sample_id": row["sample_id"], "source": row["source"]})
-            if row["source_hash"] is not None:
-                hash_ = row["source_hash_kind"], row["source_hash"]
-                self._published.append(Published(row["sample_id"], row["source"], *hash_, kept["sha256"]))
+            self._leave(row, str(record.reason), record.row)
 
-    def judge_hashes(self, body: Body, settings: Settings) -> dict[str, JsonValue]:
-        """Compare published hashes, let rows leave if that is asked for, and return what reports say of it."""
-        verdicts = hash_verdicts(self._published, body, _MOST_HASHED_PIXELS)
-        counts = tally(self._published, verdicts)
-        dropping = settings.text("download.on_hash_differs") == "drop"
-        for row in self._kept:
-            row["hash_verdict"] = verdicts.get(row["sample_id"], "unknown")
-        if dropping:
-            for row in self._kept:
-                if row["hash_verdict"] == DIFFERS:
-                    self._leave(row, HASH_DIFFERS, {"status": row["http_status"], "sha256": row["sha256"]})
-            self._kept = [row for row in self._kept if row["hash_verdict"] != DIFFERS]
+    def look(self, body: Body, settings: Settings) -> dict[str, JsonValue]:
+        """Compare published hashes, let rows leave if that is asked for, and return what reports say of the rows."""
+        told = self._kept.filter(pl.col("source_hash").is_not_null())
+        published = [
+            Published(*row)
+            for row in told.select("sample_id", "source", "source_hash_kind", "source_hash", "sha256").iter_rows()
+        ]
+        verdicts = hash_verdicts(published, body, _MOST_HASHED_PIXELS)
+        verdict = pl.col("sample_id").replace_strict(verdicts, default=UNKNOWN, return_dtype=pl.String)
+        self._kept = self._kept.with_columns(hash_verdict=verdict if verdicts else pl.lit(UNKNOWN))
+        if settings.text("download.on_hash_differs") == "drop":
+            differs = pl.col("hash_verdict") == DIFFERS
+            for row in self._kept.filter(differs).iter_rows(named=True):
+                self._leave(row, HASH_DIFFERS, {"status": row["http_status"], "sha256": row["sha256"]})
+            self._kept = self._kept.filter(~differs)
+        counts = tally(published, verdicts)
         facts: dict[str, JsonValue] = {}
         if counts:
             facts["hash_verdicts"] = {source: dict[str, JsonValue](found) for source, found in counts.items()}
-        kinds = {row.source: str(row.kind) for row in self._published}
+        kinds = {row.source: str(row.kind) for row in published}
         if lines := suspicions(counts, kinds):
             facts["suspicions"] = list[JsonValue](lines)
+        if listed := placeholders(self._kept.select("sha256", "url", "text")):
+            facts["placeholders"] = list[JsonValue](listed)
         return facts
 
     def frame(self) -> pl.DataFrame:
-        """Return the rows kept."""
-        schema = empty_frame(TABLES["fetched"]).schema
-        columns = {name: [row.get(name) for row in self._kept] for name in schema}
-        return pl.DataFrame(columns, schema=schema)
+        """Return the rows kept, with their source beside what `fetched` holds."""
+        return self._kept.select("source", *TABLES["fetched"].schema.names)
 
     def _leave(self, row: Mapping[str, Any], reason: str, evidence: Mapping[str, Any]) -> None:
         known = {name: evidence.get(name) for name in _EVIDENCE}

@@ -10,8 +10,10 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
+from manifests.canonical import JsonValue
 from manifests.identity import draw
 from stages.download.addresses import refusal
 from stages.download.answers import EMPTY, Answer, Limits, Network, shorten
@@ -33,6 +35,11 @@ LACKS: tuple[str, ...] = (
     "answers: a 206 counts as whole, 2xx is recorded as 200, bodies sent compressed are refused, no headers are kept",
 )
 """What the native engine does and this one does not, a line each, as img2dataset 1.47.0 is written."""
+
+
+def engine_facts() -> dict[str, JsonValue]:
+    """Return what a manifest says of the engine: name, version, and what it lacks."""
+    return {"name": "img2dataset", "version": version("img2dataset"), "lacks": list[JsonValue](LACKS)}
 
 
 def require(network: Network) -> None:

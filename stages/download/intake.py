@@ -1,11 +1,8 @@
-"""Takes answers off the event loop: a thread hashes bodies and writes each distinct one once, as they come."""
+"""Makes records of answers as they come, and one tar of their bodies."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import queue
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -16,23 +13,13 @@ from stages.tars import TarWriter
 
 _ANSWERED = ("url", "media_type", "http_status", "final_url", "content_type", "etag")
 
-# The thread is woken for a batch, not for a picture: it takes the interpreter from the event loop each time.
-_BATCH_BYTES = 1 << 20
-_BATCH_ANSWERS = 256
-_BATCHES_WAITING = 32
-_LOOKS_EVERY_S = 1.0
-
 
 class Intake:
-    """Makes records of answers, and a tar of the bodies in the order they came.
-
-    Whoever hands over answers is held up while `_BATCHES_WAITING` batches wait, so that a slow disk fills no memory.
-    What was made is there to read when the ``with`` block has ended without an error.
+    """Keeps each distinct body once, in a tar, in the order they come.
 
     Attributes:
         records: Record by url. The row of a body has its place in the tar, and an empty name for the tar.
         offsets: Offset of every distinct body by sha256.
-        sha256: Of the tar, hex.
     """
 
     def __init__(self, tar: Path, excluded: frozenset[str] = frozenset(), rendered: str | None = None) -> None:
@@ -45,70 +32,43 @@ class Intake:
         """
         self.records: dict[str, Record] = {}
         self.offsets: dict[str, int] = {}
-        self.sha256 = ""
-        self._tar = tar
+        self._tar = TarWriter(tar, hashed=True)
         self._excluded = excluded
         self._rendered = rendered
-        self._given_up = False
-        self._batch: list[Answer] = []
-        self._batch_bytes = 0
-        self._batches: queue.Queue[list[Answer]] = queue.Queue(_BATCHES_WAITING)
-        self._thread = ThreadPoolExecutor(1, "intake")
-        self._work = self._thread.submit(self._keep_all)
 
     def __enter__(self) -> Intake:
+        self._tar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._given_up = kind is not None
-        try:
-            if self._batch:
-                self._hand_over(self._batch)
-            self._hand_over([])
-            self._work.result()
-        except OSError:
-            if kind is None:
-                raise
-        finally:
-            self._thread.shutdown()
+        self._tar.__exit__(kind, error, trace)
+
+    @property
+    def sha256(self) -> str:
+        """Of the tar, hex, once the ``with`` block has ended."""
+        return self._tar.sha256
 
     def take(self, answer: Answer) -> None:
-        """Take an answer. The order of the calls is the order in the tar.
+        """Take an answer.
 
         Raises:
             OSError: The tar could not be written.
         """
-        self._batch.append(answer)
-        self._batch_bytes += len(answer.body)
-        if self._batch_bytes >= _BATCH_BYTES or len(self._batch) >= _BATCH_ANSWERS:
-            batch, self._batch, self._batch_bytes = self._batch, [], 0
-            self._hand_over(batch)
+        self.records[answer.url] = self._refused(answer) if answer.reason is not None else self._kept(answer)
 
-    def _hand_over(self, batch: list[Answer]) -> None:
-        while not self._work.done():
-            with contextlib.suppress(queue.Full):
-                self._batches.put(batch, timeout=_LOOKS_EVERY_S)
-                return
-        self._work.result()  # it ended before its time: raises what it ended with
+    def _refused(self, answer: Answer) -> Record:
+        evidence = {"value": answer.value, "cut": answer.cut, "detail": answer.detail, "sha256": None}
+        return Record(answer.reason, {"status": answer.http_status, **evidence})
 
-    def _keep_all(self) -> None:
-        with TarWriter(self._tar, hashed=True) as tar:
-            while batch := self._batches.get():
-                for answer in () if self._given_up else batch:
-                    self.records[answer.url] = self._keep(answer, tar)
-        self.sha256 = tar.sha256
-
-    def _keep(self, answer: Answer, tar: TarWriter) -> Record:
-        if answer.reason is not None:
-            evidence = {"value": answer.value, "cut": answer.cut, "detail": answer.detail, "sha256": None}
-            return Record(answer.reason, {"status": answer.http_status, **evidence})
-        sha256 = hashlib.sha256(answer.body).hexdigest()
+    def _kept(self, answer: Answer) -> Record:
+        body = answer.body
+        sha256 = hashlib.sha256(body).hexdigest()
         if sha256 in self._excluded:
             return Record(EXCLUDED, {"status": answer.http_status, "sha256": sha256})
         offset = self.offsets.get(sha256)
         if offset is None:
-            offset = self.offsets[sha256] = tar.add(f"{sha256}.{EXTENSIONS[answer.media_type]}", answer.body)
-        place = {"tar": "", "offset": offset, "length": len(answer.body), "sha256": sha256, "rendered": self._rendered}
+            offset = self.offsets[sha256] = self._tar.add(f"{sha256}.{EXTENSIONS[answer.media_type]}", body)
+        place = {"tar": "", "offset": offset, "length": len(body), "sha256": sha256, "rendered": self._rendered}
         return Record(None, {name: getattr(answer, name) for name in _ANSWERED} | place)

@@ -111,17 +111,23 @@ class MappedResolver(AbstractResolver):
         """Whether `resolve` would give addresses at once."""
         return _plain(host) in self._found
 
-    def prefetch(self, host: str) -> None:
-        """Start a lookup for a name that will be needed soon; does nothing while many are under way.
+    def prefetch(self, host: str) -> bool:
+        """Start a lookup for a name that will be needed soon.
 
         Args:
             host: As for `resolve`. Whatever goes wrong is left to the `resolve` that follows.
+
+        Returns:
+            False while too many are under way: ask again later.
         """
         name = _plain(host)
-        if name in self._found or name in self._missing or name in self._pending or len(self._pending) >= PREFETCHED:
-            return
-        if not self._names.closed and self._match(name) is None and _is_name(name):
+        if name in self._found or name in self._missing or name in self._pending:
+            return True
+        if self._names.closed or len(self._pending) >= PREFETCHED:
+            return False
+        if self._match(name) is None and _is_name(name):
             self._start(name)
+        return True
 
     async def close(self) -> None:
         """Forget everything and let go of the name servers; lookups under way fail with EAI_AGAIN."""

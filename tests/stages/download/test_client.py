@@ -20,6 +20,7 @@ from stages.download import client
 from stages.download.answers import Answer, Consent, Limits, Network
 from stages.download.client import fetch_all, pause_s
 from tests.stages.download.hostile_server import Asked, Play, self_signed, send
+from tests.stages.download.name_server import NameServer, Reply, found
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 8
 HTML = b"<!DOCTYPE html><html><body>gone</body></html>" * 30
@@ -243,6 +244,24 @@ def test_names_and_ports_that_are_not_there() -> None:
     answers, _ = fetch(["http://gone.test/x", "http://shut.test/x"])
     assert answers["http://gone.test/x"].reason == "download.dns"
     assert answers["http://shut.test/x"].reason == "download.refused"
+
+
+def test_names_are_looked_up_before_their_turn() -> None:
+    def slowly(name: str, kind: int, _before: int) -> Reply:
+        return replace(found(name, kind, "192.0.2.1"), delay_s=0.05)
+
+    async def main() -> tuple[list[Answer], NameServer]:
+        answers: list[Answer] = []
+        async with NameServer(slowly).up() as names:
+            network = replace(NETWORK, connections=2, nameservers=(names.address,))
+            urls = [f"http://h{number}.example/" for number in range(40)]
+            await fetch_all(urls, replace(LIMITS, allow_private=False), network, answers.append)
+        return answers, names
+
+    answers, names = asyncio.run(main())
+    assert collections.Counter(answer.reason for answer in answers) == {"download.private_address": 40}
+    assert set(names.asked.values()) == {1}
+    assert names.peak > 20  # not two at a time
 
 
 def test_a_name_server_that_does_not_answer_is_a_passing_failure() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import importlib.metadata
 import io
 import json
 import os
@@ -19,13 +20,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from manifests.store import Store
 from stages.download import img2dataset_child, img2dataset_process
 from stages.download.answers import Answer, Consent, Limits, Network
 from stages.download.client import fetch_all
+from stages.download.fetch import Fetch
 from stages.download.img2dataset_engine import LACKS, fetch_with_img2dataset, require
 from stages.download.img2dataset_process import Img2datasetError
 from stages.download.img2dataset_words import HANGS, reason_of
 from stages.step import ModelMissingError
+from tests.stages.handing import Handed, perform, rows_of
 
 MAX_BYTES = 20_000
 LIMITS = Limits(MAX_BYTES, frozenset({"jpeg", "png", "webp", "gif"}), 5, True, Consent(False, True, False))
@@ -171,6 +175,17 @@ async def fetch_natively(urls: list[str]) -> list[Answer]:
     answers: list[Answer] = []
     await asyncio.gather(*(fetch_all([url], LIMITS, NETWORK, answers.append) for url in urls))
     return answers
+
+
+def test_the_manifest_says_which_engine_it_was_and_what_that_lacks(site: Site, tmp_path: Path) -> None:
+    rows = [{"sample_id": f"{n:032x}", "source": "cc3m", "url": site.url(p)} for n, p in enumerate(("/jpeg", "/404"))]
+    settings = {"download.engine": "img2dataset", "download.allow_private": True, "download.network.attempts": 1}
+    tables = Handed(Store(str(tmp_path)), {("filter.pool", "candidates"): rows_of("candidates", *rows)})
+    done = perform(Fetch(), tables, settings, partition="web-0000")
+    assert done.table("fetched")["url"].to_list() == [site.url("/jpeg")]
+    assert done.reasons() == {f"{1:032x}": "download.http_404"}
+    told = {"name": "img2dataset", "version": importlib.metadata.version("img2dataset"), "lacks": list(LACKS)}
+    assert done.result.facts["engine"] == told
 
 
 def test_reasons_and_bytes_are_those_of_the_native_engine(site: Site, tmp_path: Path) -> None:
@@ -426,6 +441,7 @@ def hook(event, args):
     elif event in ("os.fork", "subprocess.Popen", "os.posix_spawn"):
         asked.append(event)
 sys.addaudithook(hook)
+from manifests.store import Store
 from stages.download import img2dataset_child
 end = os._exit
 os._exit = lambda code: None
