@@ -1,9 +1,9 @@
 """Fetches many urls: interleaves hosts, follows redirects, tries again what may pass, answers for each once."""
 
 import asyncio
+import collections
 import hashlib
 import resource
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +25,7 @@ from stages.download.watch import Timing, Watch
 
 BACKOFF_MAX_S = 60.0
 _SLOW_LANE = 1024
+_READ_AT_ONCE = 256
 _PRIVATE = "download.private_address"
 RETRY_AFTER_MAX_S = 60.0
 """A server that asks for a longer pause is not asked again in this call: its answer stands until the next round."""
@@ -37,13 +38,13 @@ class _Errand:
     url: str
     start: URL
     at: URL
+    host: str
     tries: int = 0
     hops: int = 0
     spent_s: float = 0.0
 
-    @property
-    def host(self) -> str:
-        return self.at.raw_host or ""
+    def go_to(self, url: URL) -> None:
+        self.at, self.host = url, url.raw_host or ""
 
 
 async def fetch_all(
@@ -120,33 +121,40 @@ class _Fetcher:
         self._breakers = Breakers()
         self._robots = Robots(session, limits, network) if limits.consent.robots else None
         self._schedule: Schedule[_Errand] = Schedule(network.connections, network.per_host, items, network.spacing_s)
-        self._upcoming: deque[str] = deque()
+        self._upcoming: collections.deque[str] = collections.deque()
         self._slow = 0
         self._slow_lane = _slow_lane(network.connections)
 
     async def run(self, urls: list[str]) -> None:
-        hosts: dict[str, None] = {}
-        for url in urls:
-            try:
-                target = parse_target(url)
-            except ValueError as error:
-                self._finish(Answer(url, "download.bad_scheme", detail=shorten(str(error))))
-            else:
-                errand = _Errand(url, target, target)
-                self._schedule.put(errand.host, errand)
-                hosts[errand.host] = None
-        self._upcoming.extend(hosts)  # in the order of their turns
         watch = Watch(self._network, lambda timing: self._make_room(timing, watch, group))
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._network.connections, len(urls))):
                     group.create_task(self._work(watch))
+                await self._queue(urls)
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         finally:
             watch.close()
             if self._robots is not None:
                 await self._robots.close()
+
+    async def _queue(self, urls: list[str]) -> None:
+        """Read the urls and queue them, hosts in turn: the first are asked while the others are read."""
+        hosts: set[str] = set()
+        for count, url in enumerate(_in_turn(urls)):
+            if count % _READ_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            try:
+                target = parse_target(url)
+            except ValueError as error:
+                self._finish(Answer(url, "download.bad_scheme", detail=shorten(str(error))))
+                continue
+            errand = _Errand(url, target, target, target.raw_host or "")
+            self._schedule.put(errand.host, errand)
+            if errand.host not in hosts:
+                hosts.add(errand.host)
+                self._upcoming.append(errand.host)
 
     def _make_room(self, timing: Timing, watch: Watch, group: asyncio.TaskGroup) -> bool:
         """Put another worker in the place of one whose request stalls, unless too many do."""
@@ -246,7 +254,7 @@ class _Fetcher:
             over = replace(outcome.answer, reason="download.too_many_redirects", final_url=final)
             return replace(over, value=float(errand.hops + 1), cut=float(bound))
         try:
-            errand.at = parse_redirect(errand.at, outcome.location or "")
+            errand.go_to(parse_redirect(errand.at, outcome.location or ""))
         except ValueError as error:
             words = shorten(f"redirect: {error}")
             return replace(outcome.answer, reason="download.bad_scheme", final_url=final, detail=words)
@@ -264,7 +272,8 @@ class _Fetcher:
         if not due or asked_s > RETRY_AFTER_MAX_S or self._breakers.tripped(errand.at):
             return False
         delay_s = max(asked_s, pause_s(errand.url, errand.tries, self._network.backoff_s))
-        errand.at, errand.hops, errand.spent_s = errand.start, 0, 0.0
+        errand.go_to(errand.start)
+        errand.hops, errand.spent_s = 0, 0.0
         asyncio.get_running_loop().call_later(delay_s, self._schedule.put, errand.host, errand)
         return True
 
@@ -277,6 +286,18 @@ class _Fetcher:
         self._deliver(answer)
         self._receiver_failed = False
         self._schedule.finish()
+
+
+def _in_turn(urls: list[str]) -> list[str]:
+    """Put the first url of every host first, then the second ones; hosts as they are spelled."""
+    turns: collections.Counter[str] = collections.Counter()
+
+    def turn(url: str) -> int:
+        host = url.split("/", 3)[2:3]
+        turns["".join(host)] += 1
+        return turns["".join(host)]
+
+    return sorted(urls, key=turn)
 
 
 def _slow_lane(connections: int) -> int:

@@ -86,8 +86,8 @@ async def exchange(
                 timing.heard_s = timing.clock()
                 heading = _heading(response)
                 if 200 <= response.status < 300:
-                    body = await _read(response, limits, timing)
-                    return Outcome(Answer(url, None, body, _judge(body, limits), **heading))
+                    body, media = await _read(response, limits, timing)
+                    return Outcome(Answer(url, None, body, media, **heading))
                 outcome = _without_image(url, heading, response, limits.consent)
                 if keep:
                     await drain(response)
@@ -138,8 +138,8 @@ def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
         return None
 
 
-async def _read(response: aiohttp.ClientResponse, limits: Limits, timing: Timing) -> bytes:
-    """Read a body up to the limit, and stop as soon as it cannot be an image that is taken."""
+async def _read(response: aiohttp.ClientResponse, limits: Limits, timing: Timing) -> tuple[bytes, str]:
+    """Read a body and its media type, up to the limit; stop as soon as it cannot be an image that is taken."""
     if (no := refusal(response.headers, limits.consent)) is not None:
         raise _RefusedError("download.opt_out", no)
     if response.status == 206:
@@ -150,7 +150,7 @@ async def _read(response: aiohttp.ClientResponse, limits: Limits, timing: Timing
     inflate = _inflater(response)
     chunks: list[bytes] = []
     received = size = 0
-    judged = False
+    media = ""
     while raw := await response.content.readany():
         timing.heard_s = timing.clock()
         chunk = raw if inflate is None else _inflate(inflate, raw, limits.max_bytes - size + 1)
@@ -161,14 +161,14 @@ async def _read(response: aiohttp.ClientResponse, limits: Limits, timing: Timing
             over = float(limits.max_bytes + 1)
             raise _RefusedError("download.too_large", "the rest was not read", over, float(limits.max_bytes))
         chunks.append(chunk)
-        if not judged and size >= HEAD_BYTES:
-            judged = True
-            _judge(chunk if len(chunks) == 1 else b"".join(chunks), limits)
+        if not media and size >= HEAD_BYTES:
+            media = _judge(chunk if len(chunks) == 1 else b"".join(chunks), limits)
         if inflate is not None and inflate.eof:
             break  # what follows the end of the compressed body is not ours, and zlib would keep all of it
     if inflate is not None and received and not inflate.eof:
         raise _RefusedError("download.short_body", "the compressed body ended early")
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return body, media or _judge(body, limits)
 
 
 def _judge(body: bytes, limits: Limits) -> str:
