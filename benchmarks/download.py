@@ -9,7 +9,8 @@ input read from the store, outputs put there and synced to disk. wrk's rate stan
 img2dataset: `rs5m-build run` on two local processes beside img2dataset 1.47.0 on two processes, 64 connections in each,
 20 ms. "call" counts from the call to its end, planning, start of processes and commits included; of ours also the start
 of Python. "active" is what both say themselves: from the start of the first part to the end of the last. Ours is raw
-bytes against disable_all_reencoding, and download and dedup.inspect against resize_mode=no, which decodes and encodes.
+bytes against disable_all_reencoding, and download and dedup.inspect (whole decode, hashes of all rotations and flips,
+thumbnail; with dedup.hash fast and exact) against resize_mode=no, which decodes and encodes.
 
 hosts: 1,000 hosts with 10 images each, of which 30% time out (half never answer, half never connect), 10% refuse and 5%
 send a byte a second: the healthy ones among them beside the healthy ones alone. connect_s 2, read_s 3 and total_s 6
@@ -46,6 +47,13 @@ LATENCY_S = 0.020
 FLOOR_WANTED = {64: 0.90, 256: 0.80}
 RAW_WANTED, INSPECT_WANTED, HOSTS_WANTED = 4.0, 2.0, 0.8
 PEER = "img2dataset==1.47.0"
+FAST = ("--until", "dedup.inspect", "--set", "dedup.hash=fast")
+EXACT = ("--until", "dedup.inspect", "--set", "dedup.hash=exact")
+THROUGH: tuple[tuple[str, bool, dict[str, tuple[str, ...]]], ...] = (
+    ("raw bytes", True, {"raw bytes": ("--until", "download")}),
+    ("with decode", False, {"with decode, fast hash": FAST, "with decode, exact hash": EXACT}),
+)
+"""What the peer does, whether it keeps raw bytes, and what we do of the same, by the arguments of `run`."""
 ENDS_S = 1200
 CLIENTS = Path(__file__).with_name("download_clients.py")
 _wrong: list[str] = []
@@ -179,8 +187,9 @@ def img2dataset(asked: argparse.Namespace, top: Path) -> None:
         prepared = prepare(top / "prepared", images, served)
         runs: dict[str, list[dict[str, Any]]] = {}
         for _ in range(rounds):
-            for name, until, raw in (("raw bytes", "download", True), ("with decode", "dedup.inspect", False)):
-                runs.setdefault(f"ours, {name}", []).append(build(prepared, top / "ours", until, images))
+            for name, raw, ours in THROUGH:
+                for words, asked_too in ours.items():
+                    runs.setdefault(f"ours, {words}", []).append(build(prepared, top / "ours", images, *asked_too))
                 place = top / "theirs"
                 found = client("img2dataset", python, web=served.web, images=images, folder=str(place), raw=raw)
                 shutil.rmtree(place)
@@ -188,11 +197,15 @@ def img2dataset(asked: argparse.Namespace, top: Path) -> None:
                 runs.setdefault(f"img2dataset, {name}", []).append(found)
     for name, done in runs.items():
         whole, active = ([images / run[key] for run in done] for key in ("s", "active_s"))
-        print(f"  {name:26}call{three(whole):>24}   active{three(active):>24} images/s")
-    for name, wanted in (("raw bytes", RAW_WANTED), ("with decode", INSPECT_WANTED)):
-        for words, key in (("active", "active_s"), ("call", "s")):
-            ours, theirs = ([1 / run[key] for run in runs[f"{who}, {name}"]] for who in ("ours", "img2dataset"))
-            verdict(f"{name}, {words}: ours / img2dataset", paired(ours, theirs), wanted)
+        print(f"  {name:30}call{three(whole):>24}   active{three(active):>24} images/s")
+    for name, raw, ours in THROUGH:
+        for words in ours:
+            for part, key in (("active", "active_s"), ("call", "s")):
+                mine, theirs = (
+                    [1 / run[key] for run in runs[who]] for who in (f"ours, {words}", f"img2dataset, {name}")
+                )
+                wanted = RAW_WANTED if raw else INSPECT_WANTED
+                verdict(f"{words}, {part}: ours / img2dataset", paired(mine, theirs), wanted)
 
 
 def peer_python(given: str | None) -> str | None:
@@ -231,12 +244,12 @@ def prepare(workdir: Path, images: int, served: Served) -> Path:
     return workdir
 
 
-def build(prepared: Path, workdir: Path, until: str, images: int) -> dict[str, Any]:
+def build(prepared: Path, workdir: Path, images: int, *arguments: str) -> dict[str, Any]:
     shutil.copytree(prepared, workdir)
     begun = time.perf_counter()
-    must(command("run", workdir / "listed.toml", workdir, "--until", until))
+    must(command("run", workdir / "listed.toml", workdir, *arguments))
     seconds = time.perf_counter() - begun
-    steps = ("download.fetch",) if until == "download" else ("download.fetch", "dedup.inspect")
+    steps = ("download.fetch", "dedup.inspect") if "dedup.inspect" in arguments else ("download.fetch",)
     newest = max(workdir.glob("runs/*/events.jsonl"), key=lambda path: path.stat().st_mtime)
     done = [e for e in map(json.loads, newest.read_text().splitlines()) if e["event"] == "partition_done"]
     active_s = 0.0

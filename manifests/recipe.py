@@ -116,7 +116,9 @@ class Download(_Table):
 class Dedup(_Table):
     """Copies across all sources."""
 
-    hash: Literal["exact"] = "exact"
+    hash: Literal["exact", "fast"] = Field(
+        default="exact", description="exact: imagehash.phash bit for bit; fast: of JPEG's brightness, reduced first"
+    )
     radius: Annotated[int, Field(ge=0, le=16)] = 4
     # Twice Pillow's MAX_IMAGE_PIXELS: beyond it Pillow takes a picture for a decompression bomb and opens none.
     max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(

@@ -14,7 +14,7 @@ from manifests.schemas import TABLES
 from manifests.tables import empty_frame
 from stages.decode import DecodeError, decode
 from stages.images import Place, read_images
-from stages.phash import phash, phash_d4, texture
+from stages.phash import phash_d4, texture
 from stages.picture_files import codec_versions
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
@@ -63,9 +63,10 @@ class Inspect(Step):
 def _inspected(body: bytes, kind: str, max_pixels: int) -> dict[str, Any]:
     """Return the columns of one image, or its reason and detail."""
     try:
-        image = decode(body, max_pixels)
+        image = decode(body, max_pixels, fast=kind == "fast")
     except DecodeError as error:
         return {"reason": error.reason, "detail": error.detail}
+    hashes = phash_d4(image.luma32)
     return {
         "width": image.width,
         "height": image.height,
@@ -75,8 +76,8 @@ def _inspected(body: bytes, kind: str, max_pixels: int) -> dict[str, Any]:
         "exif_lon": image.exif_lon,
         "exif_lat": image.exif_lat,
         "hash_kind": f"phash64-{kind}",
-        "phash": phash(image.luma32),
-        "phash_d4": list(phash_d4(image.luma32)),
+        "phash": hashes[0],
+        "phash_d4": list(hashes),
         "thumbnail": image.thumbnail.reshape(256),
         "texture": texture(image.thumbnail),
     }

@@ -174,7 +174,7 @@ class _Fetcher:
                 self._finish(Answer(errand.url, tripped, detail=shorten(words)))
                 self._schedule.done(host)
                 continue
-            timing = watch.begin(host)
+            timing = watch.begin(host, met=self._schedule.has_met(host))
             try:
                 outcome = await self._hop(errand, watch, timing)
             finally:

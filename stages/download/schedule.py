@@ -109,6 +109,10 @@ class Schedule(Generic[T]):
                 self._list(host)
                 self._wake(self._per_host)
 
+    def has_met(self, name: str) -> bool:
+        """Whether a host has answered."""
+        return self._hosts[name].met
+
     def space(self, name: str, spacing_s: float) -> None:
         """Keep the items of a host at least this far apart."""
         self._hosts[name].spacing_s = spacing_s

@@ -10,11 +10,17 @@ from collections.abc import Callable, Iterator
 
 from stages.download.answers import Network
 
-TICK_S = 0.1
+TICK_S = 0.05
 """How often requests are looked at."""
 
 STALL_S = 1.0
 """A request that takes longer gives its place to another, up to a bound: it may well be waiting for a dead server."""
+
+_LEAST_STALL_S = 0.05
+_TIMES_AS_LONG = 3.0
+_WEIGHT = 0.05  # of one answer in the running mean
+"""A server that was never heard from has less time: a few times what answers take here. Of a list of hosts a third may
+be dead; at a second each they would hold up a fast network for longer than all the others take."""
 
 
 class Timing:
@@ -29,12 +35,14 @@ class Timing:
         until_s: When the answer must be complete.
         expired: What it ran out of, empty while it has not.
         stalled: Whether it gave its place to another.
+        met: Whether the host has answered before.
     """
 
-    __slots__ = ("asked_s", "begun_s", "clock", "expired", "heard_s", "host", "stalled", "task", "until_s")
+    __slots__ = ("asked_s", "begun_s", "clock", "expired", "heard_s", "host", "met", "stalled", "task", "until_s")
 
-    def __init__(self, host: str, clock: Callable[[], float]) -> None:
+    def __init__(self, host: str, clock: Callable[[], float], *, met: bool) -> None:
         self.host = host
+        self.met = met
         self.clock = clock
         self.task = asyncio.current_task()
         self.begun_s = clock()
@@ -53,24 +61,28 @@ class Watch:
 
         Args:
             network: Its connect_s and read_s.
-            on_stall: Told of each request that takes longer than `STALL_S`, again every tick until it returns True.
+            on_stall: Told of each request that takes longer than it should, again every tick until it returns True.
         """
         self._loop = asyncio.get_running_loop()
         self._read_s = network.read_s
         self._first_s = network.connect_s + network.read_s  # a connection may have to be made first
         self._on_stall = on_stall
         self._under_way: set[Timing] = set()
+        self._answers_take_s = STALL_S
         self._timer = self._loop.call_later(TICK_S, self._look)
 
-    def begin(self, host: str) -> Timing:
-        """Watch what the current task does now for a host."""
-        timing = Timing(host, self._loop.time)
+    def begin(self, host: str, *, met: bool) -> Timing:
+        """Watch what the current task does now for a host, which has answered before or has not."""
+        timing = Timing(host, self._loop.time, met=met)
         self._under_way.add(timing)
         return timing
 
     def end(self, timing: Timing) -> None:
         """Watch it no more."""
         self._under_way.discard(timing)
+        if timing.heard_s is not None:
+            took_s = min(STALL_S, timing.heard_s - timing.begun_s)
+            self._answers_take_s += _WEIGHT * (took_s - self._answers_take_s)
 
     @contextlib.contextmanager
     def asking(self, timing: Timing, within_s: float) -> Iterator[None]:
@@ -101,12 +113,13 @@ class Watch:
 
     def _look(self) -> None:
         now = self._loop.time()
+        patience_s = min(STALL_S, max(_LEAST_STALL_S, _TIMES_AS_LONG * self._answers_take_s))
         for timing in list(self._under_way):
             if timing.asked_s is not None and not timing.expired:
                 timing.expired = self._overdue(timing, now)
                 if timing.expired and timing.task is not None:
                     timing.task.cancel()
-            if not timing.stalled and now - timing.begun_s > STALL_S:
+            if not timing.stalled and now - timing.begun_s > (STALL_S if timing.met else patience_s):
                 timing.stalled = self._on_stall(timing)
         self._timer = self._loop.call_later(TICK_S, self._look)
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from stages.decode import DecodeError, decode
+from stages.decode import Decoded, DecodeError, decode
 from stages.picture_files import FORMATS
 
 LIMIT = 1_000_000
@@ -56,9 +56,9 @@ BODIES["pages"] = encode(picture(), "TIFF", save_all=True, append_images=[pictur
 BODIES["turned tiff"] = encode(picture(), "TIFF", exif=geotagged().tobytes())
 
 
-def failure(body, max_pixels=LIMIT):
+def failure(body, max_pixels=LIMIT, **options):
     with pytest.raises(DecodeError) as caught:
-        decode(body, max_pixels)
+        decode(body, max_pixels, **options)
     assert caught.value.reason in REASONS
     assert caught.value.detail.isascii()
     assert caught.value.detail.isprintable()
@@ -135,11 +135,23 @@ def test_formats_that_are_not_listed_are_undecodable():
     assert "JPEG, PNG, WEBP" in error.detail
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("name", sorted(FORMATS))
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_truncated_pictures_fail(name, share):
+def test_truncated_pictures_fail(name, share, fast):
     body = encode(picture(200, 150), name)
-    assert failure(body[: int(len(body) * share)]).reason == "dedup.undecodable"
+    assert failure(body[: int(len(body) * share)], fast=fast).reason == "dedup.undecodable"
+
+
+@pytest.mark.parametrize("name", sorted(BODIES))
+def test_what_is_decoded_fast_has_the_same_facts_and_nearly_the_same_copies(name):
+    exact, fast = (decode(BODIES[name], LIMIT, fast=fast) for fast in (False, True))
+    small = {"luma32", "thumbnail"}
+    for field in set(Decoded.__slots__) - small:
+        assert getattr(fast, field) == getattr(exact, field)
+    for field in small:
+        off = np.abs(getattr(fast, field).astype(int) - getattr(exact, field))
+        assert off.mean() < 4
 
 
 def test_too_many_pixels_by_the_header_alone():

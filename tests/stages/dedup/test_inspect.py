@@ -64,6 +64,16 @@ def test_what_is_kept_of_a_picture(store):
     assert done.result.ledger.is_empty()
 
 
+def test_a_fast_hash_is_near_the_exact_one_and_of_another_kind(store):
+    tables = handed(store, {f"{seed}": picture(seed, 300, 200, kind) for seed in range(6) for kind in ("JPEG",)})
+    exact, fast = (inspect(tables, hash=kind).table("inspected").sort("sample_id") for kind in ("exact", "fast"))
+    assert set(fast["hash_kind"]) == {"phash64-fast"}
+    pairs = list(zip(exact["phash"], fast["phash"], strict=True))
+    assert max((one ^ other).bit_count() for one, other in pairs) <= 6
+    facts = ["sample_id", "sha256", "width", "height", "mode", "frames"]
+    assert fast.select(facts).equals(exact.select(facts))
+
+
 def test_why_pictures_leave(store):
     bodies = {
         "empty": b"",
