@@ -101,7 +101,8 @@ def read_images(store: Store, places: Sequence[Place]) -> Iterator[tuple[int, by
         first = places[run[0]]
         for index in run:
             place = places[index]
-            body = block[place.offset - first.offset :][: place.length]
+            start = place.offset - first.offset
+            body = block[start : start + place.length]
             if hashlib.sha256(body).hexdigest() != place.sha256:
                 raise CorruptFileError(place.tar, f"{place.length} bytes at {place.offset} are not {place.sha256[:12]}")
             yield index, body

@@ -15,7 +15,23 @@ from numpy.typing import NDArray
 SIDE = 32
 _LOW = 8
 _MIDDLE = _LOW * _LOW // 2
-_ODD_COLUMNS = np.where(np.arange(_LOW) % 2 == 1, -1.0, 1.0)
+
+
+def _turns() -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """From where each of the eight turned pictures takes its low frequencies, and with which sign; both [8, 64]."""
+    places = np.arange(_LOW * _LOW).reshape(_LOW, _LOW)
+    odd_columns = np.where(np.arange(_LOW) % 2 == 1, -1.0, 1.0)
+    taken, signs = [], []
+    for mirrored in (np.ones(_LOW), odd_columns):
+        place, sign = places, np.broadcast_to(mirrored, (_LOW, _LOW))
+        for _ in range(4):
+            taken.append(place.ravel())
+            signs.append(sign.ravel())
+            place, sign = place.T, (sign * odd_columns).T
+    return np.stack(taken), np.stack(signs)
+
+
+_TURNED, _SIGNS = _turns()
 
 
 def phash(luma32: NDArray[np.uint8]) -> int:
@@ -30,7 +46,7 @@ def phash(luma32: NDArray[np.uint8]) -> int:
     Raises:
         ValueError: Wrong shape or type.
     """
-    return _bits(_low_frequencies(luma32))
+    return _bits(_low_frequencies(luma32).reshape(1, -1))[0]
 
 
 def phash_d4(luma32: NDArray[np.uint8]) -> tuple[int, ...]:
@@ -51,13 +67,7 @@ def phash_d4(luma32: NDArray[np.uint8]) -> tuple[int, ...]:
     Raises:
         ValueError: Wrong shape or type.
     """
-    low = _low_frequencies(luma32)
-    hashes = []
-    for turned in (low, low * _ODD_COLUMNS):
-        for _ in range(4):
-            hashes.append(_bits(turned))
-            turned = (turned * _ODD_COLUMNS).T
-    return tuple(hashes)
+    return tuple(_bits(_low_frequencies(luma32).ravel()[_TURNED] * _SIGNS))
 
 
 def texture(thumbnail: NDArray[np.uint8]) -> float:
@@ -85,7 +95,8 @@ def _low_frequencies(luma32: NDArray[np.uint8]) -> NDArray[np.float64]:
     return low
 
 
-def _bits(low: NDArray[np.float64]) -> int:
-    middle = np.partition(low, (_MIDDLE - 1, _MIDDLE), axis=None)[_MIDDLE - 1 : _MIDDLE + 1]
-    above = low > (middle[0] + middle[1]) / 2  # np.median of 64 numbers, without its checks
-    return int.from_bytes(np.packbits(above).tobytes(), "big")
+def _bits(low: NDArray[np.float64]) -> list[int]:
+    """Hashes of pictures by their low frequencies, float64 [pictures, 64]."""
+    middle = np.partition(low, (_MIDDLE - 1, _MIDDLE), axis=1)[:, _MIDDLE - 1 : _MIDDLE + 1]
+    above = low > ((middle[:, 0] + middle[:, 1]) / 2)[:, None]  # np.median of 64 numbers, without its checks
+    return [int.from_bytes(row, "big") for row in np.packbits(above, axis=1)]
