@@ -87,8 +87,9 @@ def digest(workdir: Path) -> dict[str, str]:
     }
     for folder in sorted((workdir / "commits").iterdir()):
         newest: dict[str, Path] = {}
-        for path in sorted(folder.glob("*.json")):  # by partition, fingerprint and pass: the highest pass counts
-            newest[path.name.rsplit(".", 2)[0]] = path
+        # The last one of a partition stands. Fingerprints are not compared: that of shard.plan says where bodies lie.
+        for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+            newest[path.name.rpartition("@")[0]] = path
         for name, path in newest.items():
             found[f"ledger {folder.name} {name}"] = json.loads(path.read_bytes())["ledger"]["sha256"]
     return found

@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +184,13 @@ def _is_temporary(path: str) -> bool:
 
 
 def _link(file: Path, new: Path) -> bool:
-    """Give a file a second name. False where that cannot be: another file system, or one without links."""
+    """Give a file a second name. False where that cannot be: another file system, or one without links.
+
+    Nor where the folder gives its group to what is made in it: a link would keep the file's own.
+    """
+    folder = new.parent.stat()
+    if folder.st_mode & stat.S_ISGID and folder.st_gid != file.stat().st_gid:
+        return False
     try:
         os.link(file, new)
     except OSError:

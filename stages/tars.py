@@ -22,7 +22,7 @@ _PADDING = tuple(bytes(-size % BLOCK_BYTES) for size in range(BLOCK_BYTES))
 
 # Writes of this size cost the least per byte: members are small and a call per member is not.
 _WRITE_BYTES = 1 << 20
-_BLOCKS_BEHIND = 16
+_BYTES_BEHIND = 32 << 20
 _SYNC_BYTES = 64 << 20
 
 # What stands in every header alike. The checksum is the sum of the header's bytes with its own field read as spaces:
@@ -129,7 +129,7 @@ class _Plain:
 
 
 class _Hashed(_Plain):
-    """One that is hashed and written by a thread; at most `_BLOCKS_BEHIND` blocks wait for it.
+    """One that is hashed and written by a thread; about `_BYTES_BEHIND` wait for it at most.
 
     Both let other threads run meanwhile. Handing over a picture at a time does not pay: every wake costs the event
     loop of a download more than the work that is taken off it.
@@ -139,21 +139,34 @@ class _Hashed(_Plain):
         super().__init__(path)
         self.digest = hashlib.sha256()
         self._thread = ThreadPoolExecutor(1, "tar")
-        self._behind: deque[Future[None]] = deque()
+        self._behind: deque[tuple[int, Future[None]]] = deque()
+        self._bytes_behind = 0
+        self._failed: OSError | None = None
         self._unsynced_bytes = 0
 
     def write(self, block: bytes) -> None:
-        self._behind.append(self._thread.submit(self._write, block))
-        if len(self._behind) > _BLOCKS_BEHIND:
-            self._behind.popleft().result()
+        if self._failed is not None:  # whoever caught it before must not take the archive for whole
+            raise self._failed
+        self._behind.append((len(block), self._thread.submit(self._write, block)))
+        self._bytes_behind += len(block)
+        self._wait(_BYTES_BEHIND)
 
     def close(self) -> None:
         try:
-            while self._behind:
-                self._behind.popleft().result()
+            self._wait(0)
         finally:
             self._thread.shutdown(cancel_futures=True)
             super().close()
+
+    def _wait(self, most_bytes: int) -> None:
+        while self._bytes_behind > most_bytes:
+            size_bytes, written = self._behind.popleft()
+            self._bytes_behind -= size_bytes
+            try:
+                written.result()
+            except OSError as error:
+                self._failed = error
+                raise
 
     def _write(self, block: bytes) -> None:
         self.digest.update(block)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from typing import cast
@@ -101,9 +100,13 @@ def network_of(settings: Settings) -> Network:
 async def _within(
     urls: list[str], limits: Limits, network: Network, deliver: Callable[[Answer], None], meter: Meter, budget_s: float
 ) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(budget_s):
+    budget = asyncio.timeout(budget_s)
+    try:
+        async with budget:
             await fetch_all(urls, limits, network, deliver, meter)
+    except TimeoutError:
+        if not budget.expired():  # a disk may time out, too
+            raise
 
 
 def _counting(deliver: Callable[[Answer], None], meter: Meter) -> Callable[[Answer], None]:

@@ -93,7 +93,7 @@ class Fetch(Step):
         rows = _Rows(candidates, records, Departures(task.step, final=final))
         facts = rows.look(_bodies(tables.store, task.scratch, images, records), task.settings)
         fetched = rows.frame()
-        if task.settings.text("download.engine") != NATIVE and answered:
+        if answered and "archives" not in task.params and task.settings.text("download.engine") != NATIVE:
             facts["engine"] = engine_facts()
         return Result(
             outputs=[Output("fetched", fetched), *([images] if images else [])],

@@ -114,8 +114,11 @@ class Schedule(Generic[T]):
         return self._hosts[name].met
 
     def space(self, name: str, spacing_s: float) -> None:
-        """Keep the items of a host at least this far apart."""
-        self._hosts[name].spacing_s = spacing_s
+        """Keep the items of a host at least this far apart, from the one on that is under way."""
+        host = self._hosts[name]
+        if host.spacing_s != spacing_s:
+            host.spacing_s = spacing_s
+            self._rest(host, spacing_s)
 
     def set_aside(self, name: str) -> None:
         """Give the room of a host that stalls to another; its next item waits at the end of the line."""

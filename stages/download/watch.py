@@ -13,6 +13,8 @@ from stages.download.answers import Network
 TICK_S = 0.05
 """How often requests are looked at."""
 
+_LATE_S = 0.05
+
 STALL_S = 1.0
 """A request that takes longer gives its place to another, up to a bound: it may well be waiting for a dead server."""
 
@@ -52,6 +54,15 @@ class Timing:
         self.expired = ""
         self.stalled = False
 
+    def put_off(self, by_s: float, now: float) -> None:
+        """Have begun that much later, but not after now."""
+        self.begun_s = min(now, self.begun_s + by_s)
+        self.until_s += by_s
+        if self.asked_s is not None:
+            self.asked_s = min(now, self.asked_s + by_s)
+        if self.heard_s is not None:
+            self.heard_s = min(now, self.heard_s + by_s)
+
 
 class Watch:
     """Interrupts requests that are over a deadline, and tells of those that stall."""
@@ -69,7 +80,8 @@ class Watch:
         self._on_stall = on_stall
         self._under_way: set[Timing] = set()
         self._answers_take_s = STALL_S
-        self._timer = self._loop.call_later(TICK_S, self._look)
+        self._due_s = self._loop.time() + TICK_S
+        self._timer = self._loop.call_at(self._due_s, self._look)
 
     def begin(self, host: str, *, met: bool) -> Timing:
         """Watch what the current task does now for a host, which has answered before or has not."""
@@ -113,6 +125,11 @@ class Watch:
 
     def _look(self) -> None:
         now = self._loop.time()
+        late_s, self._due_s = now - self._due_s, now + TICK_S
+        self._timer = self._loop.call_at(self._due_s, self._look)
+        if late_s > _LATE_S:  # the loop was held up, by a disk for instance: that is nobody's fault who is judged here
+            for timing in self._under_way:
+                timing.put_off(late_s, now)
         patience_s = min(STALL_S, max(_LEAST_STALL_S, _TIMES_AS_LONG * self._answers_take_s))
         for timing in list(self._under_way):
             if timing.asked_s is not None and not timing.expired:
@@ -121,7 +138,6 @@ class Watch:
                     timing.task.cancel()
             if not timing.stalled and now - timing.begun_s > (STALL_S if timing.met else patience_s):
                 timing.stalled = self._on_stall(timing)
-        self._timer = self._loop.call_later(TICK_S, self._look)
 
     def _overdue(self, timing: Timing, now: float) -> str:
         if now > timing.until_s:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.download import client
 from tests.world_building import Snapshot, Workdir
 
 
@@ -49,11 +50,14 @@ def test_a_released_file_that_is_gone_is_made_again(settled: Workdir, reference:
     assert settled.snapshot().release == reference.release
 
 
-def test_images_that_were_fetched_anew_are_found_where_they_lie_now(settled: Workdir, reference: Snapshot) -> None:
+def test_images_that_were_fetched_anew_are_found_where_they_lie_now(
+    settled: Workdir, reference: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bodies lie in the order they came, so the same ones may lie elsewhere next time."""
     tars = list(settled.path.glob("data/download.fetch/web-*/images-*.tar"))
     for path in (*tars, *settled.path.glob("release/*/pub11-*.tar")):
         path.unlink()
+    monkeypatch.setattr(client, "_in_turn", lambda urls: sorted(urls, reverse=True))
     ended = settled.run("download.network.connections=1")
     assert ended.exit_code == 0
     assert {path.name for path in tars} != {path.name for path in settled.path.glob("data/download.fetch/web-*/*.tar")}

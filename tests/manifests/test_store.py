@@ -105,6 +105,19 @@ def test_a_file_that_is_moved_is_not_copied(tmp_path: Path) -> None:
     assert store.read("data/b") == b"new"
 
 
+def test_a_file_gets_the_group_that_its_folder_gives(tmp_path: Path) -> None:
+    folder, other = tmp_path / "work/data", os.getgid() + 1
+    folder.mkdir(parents=True)
+    try:
+        os.chown(folder, -1, other)
+    except PermissionError:
+        pytest.skip("only root can give a folder away to another group")
+    folder.chmod(0o2775)
+    (tmp_path / "local").write_bytes(b"new")
+    Store(str(tmp_path / "work")).move(tmp_path / "local", "data/a")
+    assert (folder / "a").stat().st_gid == other
+
+
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="a second file system is needed: /dev/shm")
 def test_a_file_of_another_file_system_is_copied(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:

@@ -246,6 +246,23 @@ def test_names_and_ports_that_are_not_there() -> None:
     assert answers["http://shut.test/x"].reason == "download.refused"
 
 
+def test_what_came_while_the_receiver_held_everything_up_is_no_timeout() -> None:
+    site, answers = Site(no_web, no_raw), []
+
+    def deliver(answer: Answer) -> None:
+        if len(answers) in (40, 80):
+            time.sleep(1.0)  # a disk that is behind
+        answers.append(answer)
+
+    async def main() -> None:
+        async with site.up() as resolve:
+            network = replace(NETWORK, resolve=resolve, connect_s=0.2, read_s=0.3, total_s=0.8, attempts=1)
+            await fetch_all([f"http://h{n % 16}.web.test/{n}" for n in range(160)], LIMITS, network, deliver)
+
+    asyncio.run(main())
+    assert collections.Counter(answer.reason for answer in answers) == {None: 160}
+
+
 def test_names_are_looked_up_before_their_turn() -> None:
     def slowly(name: str, kind: int, _before: int) -> Reply:
         return replace(found(name, kind, "192.0.2.1"), delay_s=0.05)
@@ -726,3 +743,18 @@ def test_dead_servers_do_not_hold_up_the_others() -> None:
     assert len(sound) == 32
     assert max(sound) < 4.5  # before the first dead one is given up
     assert min(at_s for reason, at_s in done if reason) > 4.5
+
+
+def test_a_crawl_delay_lies_between_all_requests() -> None:
+    begun: list[float] = []
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        if request.path == "/robots.txt":
+            return web.Response(text="User-agent: *\nCrawl-delay: 0.2\n")
+        begun.append(time.monotonic())
+        return web.Response(body=JPEG)
+
+    urls = [f"http://a.web.test/{number}" for number in range(4)]
+    fetch(urls, serve, limits=HEEDING, crawl_delay_max_s=1.0)
+    assert len(begun) == 4
+    assert min(later - earlier for earlier, later in itertools.pairwise(begun)) > 0.15

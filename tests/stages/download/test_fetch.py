@@ -1,6 +1,7 @@
 """download.fetch against a real server on loopback, in a thread of its own."""
 
 import asyncio
+import errno
 import hashlib
 import io
 import tarfile
@@ -106,6 +107,17 @@ def test_bytes_go_into_one_tar_with_fixed_headers(store, site):
     for row in done.table("fetched").iter_rows(named=True):
         raw = store.read_range(row["tar"], row["offset"], row["length"])
         assert hashlib.sha256(raw).hexdigest() == row["sha256"]
+
+
+def test_a_disk_that_does_not_answer_is_no_budget_that_is_used_up(store, site, monkeypatch):
+    def fail(blocks, block):
+        raise OSError(errno.ETIMEDOUT, "the disk does not answer")
+
+    monkeypatch.setattr("stages.tars._Hashed._write", fail)
+    monkeypatch.setattr("stages.tars._WRITE_BYTES", 1)
+    monkeypatch.setattr("stages.tars._BYTES_BEHIND", 0)
+    with pytest.raises(TimeoutError, match="the disk does not answer"):
+        fetch(store, site, candidates("/a", "/b"))
 
 
 def test_rows_done_before_are_not_asked_for_and_point_into_their_older_tar(store, site):

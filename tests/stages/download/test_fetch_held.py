@@ -58,6 +58,8 @@ def test_images_are_taken_as_they_are(store, tmp_path, kind, layout):
     assert (row["media_type"], row["rendered"], row["http_status"]) == ("jpeg", None, None)
     again = take(store, candidates(store, uri, source), ["gone.tar"], source, Before([done.earlier()]))
     assert again.result.facts == {"fetched_urls": 0, "recorded_urls": 3}
+    other = take(store, candidates(store, uri, source), [uri], source, download__engine="img2dataset")
+    assert other.result.facts == {"fetched_urls": 3, "recorded_urls": 0}  # no engine had a part in it
 
 
 def test_a_released_tar(store):

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import hashlib
 import resource
 import tarfile
@@ -8,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.download import intake
+from stages import tars
 from stages.download.answers import Answer
 from stages.download.intake import Intake
-from stages.tars import TarWriter
 
 MIB = 1 << 20
 
@@ -118,20 +118,42 @@ def test_what_ends_the_asking_is_not_hidden_by_the_disk(tmp_path):
             found.take(took("u", bytes(2 * MIB)))
             raise KeyboardInterrupt
 
+    before = threading.enumerate()
     with files_end_at(MIB), pytest.raises(KeyboardInterrupt):
         give_up()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("intake")]
+    assert threading.enumerate() == before
+
+
+def test_a_disk_that_failed_once_has_failed(tmp_path, monkeypatch):
+    """Whoever catches the first error, as a TimeoutError say, is not left with a tar that lacks a block."""
+    write, failures = tars._Hashed._write, iter([OSError(errno.ETIMEDOUT, "the disk does not answer")])
+
+    def failing(blocks, block):
+        for error in failures:
+            raise error
+        write(blocks, block)
+
+    def take_in_spite_of_it():
+        with Intake(tmp_path / "i.tar") as found:
+            for number in range(60):
+                with contextlib.suppress(TimeoutError):
+                    found.take(took(f"u{number}", number.to_bytes(1) * MIB))
+
+    monkeypatch.setattr(tars._Hashed, "_write", failing)
+    with pytest.raises(TimeoutError):
+        take_in_spite_of_it()
 
 
 def test_whoever_hands_over_waits_for_a_slow_disk(tmp_path, monkeypatch):
     disk_works = threading.Event()
 
-    class SlowTar(TarWriter):
-        def add(self, name, body):
-            assert disk_works.wait(30)
-            return super().add(name, body)
+    write = tars._Hashed._write
 
-    monkeypatch.setattr(intake, "TarWriter", SlowTar)
+    def waiting_for_the_disk(blocks, block):
+        assert disk_works.wait(30)
+        write(blocks, block)
+
+    monkeypatch.setattr(tars._Hashed, "_write", waiting_for_the_disk)
     given = []
 
     def give():
@@ -146,6 +168,6 @@ def test_whoever_hands_over_waits_for_a_slow_disk(tmp_path, monkeypatch):
     waiting = len(given)
     disk_works.set()
     thread.join(30)
-    assert waiting < 40
+    assert 20 < waiting < 50  # 32 MiB
     assert len(given) == 100
     assert len(members(tmp_path / "i.tar")) == 100
