@@ -1,9 +1,11 @@
 """Decode and hash, one core: ours (decode.decode + phash) beside Pillow + imagehash.phash, on generated JPEGs.
 
-Both get the same bytes; the two take turns in every round, so that a busy machine hurts them alike. Ours also makes the
-thumbnail, reads EXIF and guards against damage. usage: bench_phash.py [pictures] [rounds]
+Both get the same bytes; the ways take turns in every round, so that a busy machine hurts them alike. Ours also makes
+the thumbnail, reads EXIF and guards against damage; the exact way and the fast one (dedup.hash). "inspect" is all that
+dedup.inspect does with a body, its sha256 included. usage: bench_phash.py [pictures] [rounds]
 """
 
+import hashlib
 import io
 import statistics
 import sys
@@ -14,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from stages.decode import decode
-from stages.phash import phash, phash_d4
+from stages.dedup.inspect import inspected
+from stages.phash import phash
 
 
 def photo_like(number):
@@ -40,8 +43,16 @@ def ours(body):
     return phash(decode(body, 100_000_000).luma32)
 
 
-def ours_d4(body):
-    return phash_d4(decode(body, 100_000_000).luma32)[0]
+def fast(body):
+    return phash(decode(body, 100_000_000, fast=True).luma32)
+
+
+def inspect_exact(body):
+    return hashlib.sha256(body).digest() and inspected(body, "exact", 100_000_000)["phash"]
+
+
+def inspect_fast(body):
+    return hashlib.sha256(body).digest() and inspected(body, "fast", 100_000_000)["phash"]
 
 
 def main():
@@ -50,7 +61,12 @@ def main():
     differ = sum(theirs(body) != ours(body) for body in bodies)
     size = sum(map(len, bodies)) / count / 1000
     print(f"{count} JPEGs, mean {size:.0f} kB; hashes that differ from imagehash: {differ}")
-    ways = {"Pillow + imagehash.phash": theirs, "decode + phash": ours, "decode + phash_d4 (8 hashes)": ours_d4}
+    off = sorted((theirs(body) ^ fast(body)).bit_count() for body in bodies)
+    print(f"fast: {off.count(0) / count:.0%} equal, bits off: mean {sum(off) / count:.2f}, most {off[-1]}")
+    ways = {
+        "Pillow + imagehash.phash": theirs, "exact, one hash": ours, "fast, one hash": fast,
+        "inspect, exact": inspect_exact, "inspect, fast": inspect_fast,
+    }  # fmt: skip
     rates = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():

@@ -100,7 +100,7 @@ class TarWriter:
             size_bytes = len(body)
         header, padding = _header(name, size_bytes), _PADDING[size_bytes % BLOCK_BYTES]
         self._parts += (header, bytes(body), padding)
-        self._parts_bytes += size_bytes
+        self._parts_bytes += BLOCK_BYTES + size_bytes + len(padding)
         offset = self._offset + BLOCK_BYTES
         self._offset = offset + size_bytes + len(padding)
         self.members += 1

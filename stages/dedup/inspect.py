@@ -44,7 +44,7 @@ class Inspect(Step):
         todo = fetched.filter(~pl.col("sha256").is_in(list(known))).unique("sha256", keep="first").sort("sha256")
         places = [Place(**row) for row in todo.select("tar", "offset", "length", "sha256").iter_rows(named=True)]
         for index, body in read_images(tables.store, places):
-            known[places[index].sha256] = _inspected(body, kind, max_pixels)
+            known[places[index].sha256] = inspected(body, kind, max_pixels)
         kept, departures = _rows(fetched, known, task)
         return Result(
             outputs=[Output("inspected", kept)],
@@ -60,8 +60,17 @@ class Inspect(Step):
         return codec_versions() | {name: version(name) for name in _LIBRARIES}
 
 
-def _inspected(body: bytes, kind: str, max_pixels: int) -> dict[str, Any]:
-    """Return the columns of one image, or its reason and detail."""
+def inspected(body: bytes, kind: str, max_pixels: int) -> dict[str, Any]:
+    """Look at one image.
+
+    Args:
+        body: The file.
+        kind: "exact" or "fast", as `dedup.hash`.
+        max_pixels: Greatest accepted pixel count.
+
+    Returns:
+        The columns of `inspected` that follow from the body, or ``reason`` and ``detail``.
+    """
     try:
         image = decode(body, max_pixels, fast=kind == "fast")
     except DecodeError as error:

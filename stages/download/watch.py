@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from stages.download.answers import Network
 
-TICK_S = 0.05
+TICK_S = 0.025
 """How often requests are looked at."""
 
 _LATE_S = 0.05
@@ -19,7 +19,7 @@ STALL_S = 1.0
 """A request that takes longer gives its place to another, up to a bound: it may well be waiting for a dead server."""
 
 _LEAST_STALL_S = 0.05
-_TIMES_AS_LONG = 3.0
+_TIMES_AS_LONG = 2.0
 _WEIGHT = 0.05  # of one answer in the running mean
 """A server that was never heard from has less time: a few times what answers take here. Of a list of hosts a third may
 be dead; at a second each they would hold up a fast network for longer than all the others take."""

@@ -58,7 +58,7 @@ def test_where_answers_are_quick_a_server_that_was_never_heard_from_has_less_tim
 
 def test_where_answers_are_slow_it_has_more_but_no_more_than_others() -> None:
     found = stalls(200, took_s=0.2)
-    assert 3 * 0.2 * 0.9 < found["unknown"] <= found["met"]
+    assert 2 * 0.2 * 0.9 < found["unknown"] <= found["met"]
     assert stalls(200, took_s=20.0)["unknown"] > STALL_S
 
 
