@@ -125,6 +125,12 @@ _ALL = (
     ),
     _table("survivors", "sample_id:str source:str split_group:str", ("sample_id",)),
     _table("leaks", "sample_id:str benchmark:str item:str distance:i16 view:u8", ("sample_id", "benchmark", "item")),
+    # A hash list: the images of an evaluation set, by their paths there.
+    _table(
+        "hash_list",
+        "item:str sha256:str hash_kind:str phash:u64 phash_d4:hashes thumbnail:thumbnail texture:f32",
+        ("item",),
+    ),
     # One row per sample that was scored; null: the model could not take the image.
     _table("scores", "sample_id:str sha256:str vlm:f32? detector:f32?", ("sample_id",)),
     # embedding: the unit vector as little-endian float16, as many as the encoder has dimensions.

@@ -176,6 +176,48 @@ def recut(
     raise typer.Exit(code)
 
 
+@app.command("hash-images")
+def hash_images(
+    images: Annotated[str, typer.Argument(help="Folder, tar or zip of an evaluation set's images.")],
+    out: Annotated[str, typer.Option(help="The list to write, e.g. lists/rsicd.parquet.")],
+    hash_: Annotated[
+        str, typer.Option("--hash", help="exact or fast, as dedup.hash of the builds it is for.")
+    ] = "exact",
+) -> None:
+    """Write a hash list of an evaluation set: what leak-check needs of its images, to keep or to share without them."""
+    from pathlib import Path
+
+    from manifests.recipe_files import load_recipe
+    from pipeline.leak_check import make_hash_list
+
+    with _one_line_errors():
+        recipe = load_recipe("rs5m", [f"dedup.hash={hash_}"])
+        code = make_hash_list(images, Path(out), recipe.dedup.hash, recipe)
+    raise typer.Exit(code)
+
+
+@app.command("leak-check")
+def leak_check(
+    benchmark: Annotated[
+        list[str], typer.Option(help="NAME=PATH: a hash list, or a folder, tar or zip of images. Repeatable.")
+    ],
+    recipe: RecipeOption = "",
+    workdir: WorkdirOption = "",
+    set_: SetOption = None,
+    out: Annotated[str, typer.Option(help="Also write every pair found to this Parquet file.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Say which inspected images are images of evaluation sets, turned or mirrored as they may be; changes nothing."""
+    from pathlib import Path
+
+    from pipeline.leak_check import check_leaks
+
+    with _one_line_errors():
+        settings, store = _open_existing(recipe, workdir, set_ or [])
+        code = check_leaks(settings, store, benchmark, Path(out) if out else None, as_json=as_json)
+    raise typer.Exit(code)
+
+
 @app.command()
 def train(
     recipe: RecipeOption = "",
