@@ -128,7 +128,7 @@ def test_a_benchmark_that_cannot_be_used_is_refused(inspected, tmp_path, monkeyp
 def test_before_anything_is_inspected_it_says_what_to_run(bare, tmp_path):
     fresh = bare.copy(tmp_path / "work")
     Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 60).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match="--until dedup.inspect"):
+    with pytest.raises(UserError, match=r"--until dedup\.inspect"):
         check_leaks(fresh.recipe(), Store(str(fresh.path)), [f"a={tmp_path}"], None, as_json=True)
 
 

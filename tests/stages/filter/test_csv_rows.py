@@ -213,7 +213,8 @@ def test_packed_and_marked_files():
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "is empty; its first line should name the columns"), (gzip.compress(b"", mtime=0), "is empty; .*fetch it again"),
+        (b"", "is empty; its first line should name the columns"),
+        (gzip.compress(b"", mtime=0), "is empty; .*fetch it again"),
         (b"url,text\na dog,http://a\n", "its column url, field 1 of 2, holds no urls.*Urls stand in text, field 2"),
         (b"url;text\n", "its columns are url;text"),
         (b'"url,text\n', "its first line should name the columns, but is"), (b"PK\x03\x04", "a zip archive"),
