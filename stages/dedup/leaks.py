@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from stages.dedup.pigeonhole import pairs_within
 
 VIEWS = 8
 _SIDE = 16
+_PAIRS_AT_ONCE = 1 << 22
 _SLICE_ROWS = 1 << 16  # thumbnails compared at once: bounds memory at about 64 MiB
 _Rows = NDArray[np.int64]
 
@@ -48,7 +51,12 @@ def find_leaks(images: pl.DataFrame, items: pl.DataFrame, radius: int, confirm_l
     if images.is_empty() or items.is_empty():
         return pl.DataFrame(schema=schema)
     views = items["phash_d4"].explode().to_numpy()
-    image, view, distance = _within(images["phash"].to_numpy(), views, radius)
+    near = _near(images["phash"].to_numpy(), views, radius)
+    if near.count() > _PAIRS_AT_ONCE and len(images) > 1:  # a placeholder on both sides: a block at a time
+        half = len(images) // 2
+        parts = [find_leaks(part, items, radius, confirm_levels) for part in (images[:half], images[half:])]
+        return pl.concat(parts).sort("sample_id", "item")
+    image, view, distance = near.pairs()
     item, turn = view // VIEWS, (view % VIEWS).astype(np.uint8)
     confirm, agrees = _confirmed(images, items, image, item, turn, confirm_levels)
     found = pl.DataFrame(
@@ -62,19 +70,45 @@ def find_leaks(images: pl.DataFrame, items: pl.DataFrame, radius: int, confirm_l
     return best.unique(["sample_id", "item"], keep="first", maintain_order=True)
 
 
-def _within(one: NDArray[np.uint64], other: NDArray[np.uint64], radius: int) -> tuple[_Rows, _Rows, _Rows]:
-    """Find all pairs of one vector with the other at most `radius` bits apart: two indices and the distance."""
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """Which rows of one vector are near which of another, by their distinct hashes.
+
+    Attributes:
+        images: left (hash), image (row).
+        views: right (hash), view (row).
+        hashes: left, right, bits: pairs of hashes that are near, both ways and each with itself.
+    """
+
+    images: pl.DataFrame
+    views: pl.DataFrame
+    hashes: pl.DataFrame
+
+    def count(self) -> int:
+        """How many pairs of rows there are."""
+        images = self.images.group_by("left").len("images")
+        views = self.views.group_by("right").len("views")
+        counted = self.hashes.join(images, on="left").join(views, on="right")
+        return int(counted.select((pl.col("images").cast(pl.Int64) * pl.col("views")).sum()).item())
+
+    def pairs(self) -> tuple[_Rows, _Rows, _Rows]:
+        """Return the pairs: image, view, bits apart."""
+        pairs = self.hashes.join(self.images, on="left").join(self.views, on="right")
+        return pairs["image"].to_numpy(), pairs["view"].to_numpy(), pairs["bits"].to_numpy()
+
+
+def _near(one: NDArray[np.uint64], other: NDArray[np.uint64], radius: int) -> _Near:
     hashes, place = np.unique(np.concatenate([one, other]), return_inverse=True)
     low, high, apart = pairs_within(hashes, radius)
     same = np.arange(len(hashes))
     # Each hash is its own neighbour; a pair of neighbours counts both ways.
     left, right = np.concatenate([same, low, high]), np.concatenate([same, high, low])
     bits = np.concatenate([np.zeros(len(hashes), np.int64), apart.astype(np.int64), apart.astype(np.int64)])
-    first = pl.DataFrame({"left": place[: len(one)], "image": np.arange(len(one))})
-    second = pl.DataFrame({"right": place[len(one) :], "view": np.arange(len(other))})
-    pairs = pl.DataFrame({"left": left, "right": right, "bits": bits})
-    pairs = pairs.join(first, on="left").join(second, on="right")
-    return pairs["image"].to_numpy(), pairs["view"].to_numpy(), pairs["bits"].to_numpy()
+    return _Near(
+        pl.DataFrame({"left": place[: len(one)], "image": np.arange(len(one))}),
+        pl.DataFrame({"right": place[len(one) :], "view": np.arange(len(other))}),
+        pl.DataFrame({"left": left, "right": right, "bits": bits}),
+    )
 
 
 def _confirmed(

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from stages.dedup import leaks
 from stages.dedup.inspect import inspected
 from stages.dedup.leaks import HashKindError, find_leaks
 
@@ -92,6 +93,16 @@ def test_one_image_may_be_in_several_items_and_one_item_in_several_images():
     one = row(picture(1))
     found = find_leaks(images(x=one, y=one), items(a=one, b=one), 0, 0.0)
     assert found.select("sample_id", "item").rows() == [("x", "a"), ("x", "b"), ("y", "a"), ("y", "b")]
+
+
+def test_a_placeholder_on_both_sides_is_compared_block_by_block(monkeypatch):
+    plain, scene = row(np.full((40, 40, 3), 90, np.uint8)), row(picture(1))
+    ours = images(**{f"x{n}": plain for n in range(9)}, leak=scene)
+    theirs = items(**{f"i{n}": plain for n in range(3)}, scene=scene)
+    whole = find_leaks(ours, theirs, 4, 6.0)
+    assert len(whole) == 9 * 3 + 1
+    monkeypatch.setattr(leaks, "_PAIRS_AT_ONCE", 50)
+    assert find_leaks(ours, theirs, 4, 6.0).equals(whole)
 
 
 def test_of_a_symmetric_item_one_view_is_told():
