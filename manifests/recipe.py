@@ -5,6 +5,7 @@ Each class is one TOML table. `manifests.recipe_files` reads files and overrides
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from manifests.canonical import JsonValue
 from manifests.recipe_train import Train
 
+_BENCHMARK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MEDIA = ("jpeg", "png", "webp", "gif", "bmp", "tiff")
 
 
@@ -128,6 +130,29 @@ class Dedup(_Table):
     order: list[str] = ["laion2b,laion400m,coyo700m", "*", "laioncoco"]
     confirm: Literal["thumbnail", "none"] = "thumbnail"
     confirm_levels: Annotated[float, Field(ge=0, le=255)] = 6.0
+    benchmarks: list[str] = Field(
+        default=[], description="NAME=PATH each: hash lists, folders or archives of evaluation images, to keep out"
+    )
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _named_once(cls, benchmarks: list[str]) -> list[str]:
+        names = [benchmark_of(entry)[0] for entry in benchmarks]
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise ValueError(f"{twice} is named twice")
+        return benchmarks
+
+
+def benchmark_of(entry: str) -> tuple[str, str]:
+    """Return name and path of an evaluation set written as NAME=PATH.
+
+    Raises:
+        ValueError: If it is written otherwise.
+    """
+    name, equals, path = (part.strip() for part in entry.partition("="))
+    if not (equals and path and _BENCHMARK.fullmatch(name)):
+        raise ValueError(f"{entry!r}: write NAME=PATH, e.g. rsicd=lists/rsicd.parquet or ucm=UCMerced.zip")
+    return name, path
 
 
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from manifests.ledger import RowCounts
 from manifests.manifest import Manifest
-from pipeline.line import LINE
+from pipeline.line import LINE, step_named
 from pipeline.planner import Planner
 from pipeline.plans import StepPlan
 from pipeline.upstream import lane_of_source
@@ -44,6 +44,16 @@ def read_books(planner: Planner) -> dict[str, dict[str, RowCounts]]:
     """Return the books of every step of the line that has run under the current recipe."""
     found = {step.name: committed(planner.plan(step)) for step in LINE}
     return {step: add_up(manifest.rows for manifest in manifests) for step, manifests in found.items() if manifests}
+
+
+def leak_counts(planner: Planner) -> dict[str, dict[str, int]]:
+    """Return what dedup.cluster found of each evaluation set it was given: items, unread, items_found, samples."""
+    found: dict[str, dict[str, int]] = {}
+    for manifest in committed(planner.plan(step_named("dedup.cluster"))):
+        benchmarks = manifest.facts.get("benchmarks")
+        for name, counts in benchmarks.items() if isinstance(benchmarks, dict) else ():
+            found[name] = {key: int(str(count)) for key, count in counts.items()} if isinstance(counts, dict) else {}
+    return found
 
 
 def add_up(books: Iterable[Mapping[str, RowCounts]]) -> dict[str, RowCounts]:

@@ -192,7 +192,7 @@ def hash_images(
 
     with _one_line_errors():
         recipe = load_recipe("rs5m", [f"dedup.hash={hash_}"])
-        code = make_hash_list(images, Path(out), recipe.dedup.hash, recipe)
+        code = make_hash_list(images, Path(out), recipe.dedup.hash)
     raise typer.Exit(code)
 
 

@@ -6,8 +6,8 @@ download       images downloaded
 invalid, duplicate, leak, outlier, other   rows that left for a reason of that column (`manifests/reasons.toml`)
 remain         download - invalid - duplicate - leak - outlier - other; the rows released
 
-A column is None while the step that fills it has not run, and 0 where it ran and nothing fell out. No step on the line
-fills ``leak`` yet: it stays None, and counts as nothing in ``remain``.
+A column is None while the step that fills it has not run, and 0 where it ran and nothing fell out. ``leak`` stays None
+as well where the recipe names no evaluation set: nothing was looked for.
 """
 
 from __future__ import annotations
@@ -49,17 +49,24 @@ COLUMNS = tuple(field.name for field in fields(FunnelRow))
 """The table's columns in order."""
 
 
-def funnel(books: Books, sources: Iterable[str]) -> dict[str, FunnelRow]:
-    """Return one row per source, in the order given."""
-    return {source: funnel_row(books, source) for source in sources}
+def funnel(books: Books, sources: Iterable[str], *, leaks_sought: bool = False) -> dict[str, FunnelRow]:
+    """Return one row per source, in the order given.
+
+    Args:
+        books: Of the build.
+        sources: Keys.
+        leaks_sought: Whether dedup.cluster was given evaluation sets.
+    """
+    return {source: funnel_row(books, source, leaks_sought=leaks_sought) for source in sources}
 
 
-def funnel_row(books: Books, source: str) -> FunnelRow:
+def funnel_row(books: Books, source: str, *, leaks_sought: bool = False) -> FunnelRow:
     """Return the row of one source."""
     left = _left_by_column(books, source)
     asked = _rows(books, "download.fetch", source, "seen")
     download = None if asked is None else asked - left.get("download", 0)
-    removed = {c: left.get(c, 0) if _FILLED_BY.get(c) in books or c in left else None for c in REMOVED}
+    filled_by = _FILLED_BY | ({"leak": "dedup.cluster"} if leaks_sought else {})
+    removed = {c: left.get(c, 0) if filled_by.get(c) in books or c in left else None for c in REMOVED}
     remain = None
     if download is not None and _LAST in books:
         remain = download - sum(rows or 0 for rows in removed.values())

@@ -5,48 +5,50 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from manifests.canonical import JsonValue
-from manifests.recipe import Recipe
+from manifests.recipe import Recipe, benchmark_of
 from manifests.schemas import TABLES
 from manifests.store import Store
-from manifests.tables import empty_frame, write_table
+from manifests.tables import write_table
 from pipeline.build import planner_over
 from pipeline.errors import UserError
 from pipeline.line import step_named
 from pipeline.progress import stderr_say
 from pipeline.table_scan import scan
-from stages.archives import open_archive
-from stages.dedup.hash_lists import HashKind, HashListError, hash_images, read_hash_list, write_hash_list
-from stages.dedup.leaks import HashKindError, find_leaks
+from stages.dedup.evaluation_sets import EvaluationSet, read_images_of, read_set
+from stages.dedup.hash_lists import HashKind, HashListError
+from stages.dedup.leak_finder import LeakFinder
+from stages.dedup.leaks import HashKindError
 from stages.dedup.near import NO_PROOF
 from stages.members import ArchiveError
+from stages.uris import is_absolute
 
-_COMPARED = ("sample_id", "hash_kind", "phash", "thumbnail", "texture")
-_ROWS_AT_ONCE = 200_000
 _SHOWN = 10
 _TELL_EVERY_S = 5.0
 
 
-def make_hash_list(images: str, out: Path, kind: HashKind, recipe: Recipe) -> int:
+def make_hash_list(images: str, out: Path, kind: HashKind) -> int:
     """Hash the images of a folder or archive and write the list; returns the exit code: 2 if there is no image.
 
     Args:
         images: Folder, tar or zip, local or a URI.
         out: The list, a Parquet file.
         kind: As `dedup.hash`.
-        recipe: For its bounds on pixels and bytes.
     """
-    frame = _hashed(images, kind, recipe)
-    if frame.is_empty():
+    try:
+        made = read_images_of(Store("."), out.stem, _absolute(images), kind, _Teller())
+    except ArchiveError as error:
+        raise UserError(str(error)) from error
+    _say_unread(images, made.unread)
+    if made.items.is_empty():
         raise UserError(f"{images}: no image that can be read in it")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_hash_list(frame, out)
-    sys.stdout.write(f"{out}: {len(frame):,} images, {kind} hashes\n")
+    write_table(TABLES["hash_list"], made.items, out)
+    sys.stdout.write(f"{out}: {len(made.items):,} images, {kind} hashes\n")
     return 0
 
 
@@ -63,66 +65,65 @@ def check_leaks(recipe: Recipe, store: Store, benchmarks: Sequence[str], out: Pa
     Returns:
         The exit code.
     """
-    lists = {name: _benchmark(path, recipe) for name, path in map(_named, benchmarks)}
+    sets = [_evaluation_set(entry, recipe) for entry in benchmarks]
     levels = recipe.dedup.confirm_levels if recipe.dedup.confirm == "thumbnail" else NO_PROOF
-    found: dict[str, list[pl.DataFrame]] = {name: [] for name in lists}
+    finder = LeakFinder(sets, recipe.dedup.radius, levels)
     checked, missing = 0, 0
-    for images, left_out in _inspected(recipe, store):
-        checked, missing = checked + len(images), left_out
-        for name, items in lists.items():
-            try:
-                found[name].append(find_leaks(images, items, recipe.dedup.radius, levels))
-            except HashKindError as error:
-                raise UserError(f"--benchmark {name}: {error} (`hash-images --hash {recipe.dedup.hash}`)") from error
+    try:
+        for images, left_out in _inspected(recipe, store):
+            checked, missing = checked + len(images), left_out
+            finder.look(images)
+        finder.finish()
+    except HashKindError as error:
+        raise UserError(f"{error} (`hash-images --hash {recipe.dedup.hash}`)") from error
     if not checked:
         raise UserError(f"{store.uri}: no image is inspected yet; run `rs5m-build run --until dedup.inspect` first")
-    leaks = {name: pl.concat(frames) for name, frames in found.items()}
     if out is not None:
-        _write(leaks, out)
-    counts = {name: _counts(leaks[name], lists[name]) for name in lists}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_table(TABLES["leaks"], finder.table(), out)
+    counts = finder.counts()
     if as_json:
         document = {"format": 1, "checked": checked, "partitions_missing": missing, "benchmarks": counts}
         sys.stdout.write(json.dumps(document, sort_keys=True) + "\n")
     else:
-        sys.stdout.writelines(f"{line}\n" for line in _lines(leaks, counts, checked, missing))
+        sys.stdout.writelines(f"{line}\n" for line in _lines(finder.pairs(), counts, checked, missing))
     return 0
 
 
-def _named(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise UserError(f"--benchmark {text}: write NAME=PATH, e.g. rsicd=lists/rsicd.parquet or rsicd=RSICD_images/")
-    return name, path
-
-
-def _benchmark(path: str, recipe: Recipe) -> pl.DataFrame:
-    if not path.endswith(".parquet"):
-        return _hashed(path, recipe.dedup.hash, recipe)
+def _evaluation_set(entry: str, recipe: Recipe) -> EvaluationSet:
     try:
-        return read_hash_list(Path(path))
-    except HashListError as error:
-        raise UserError(str(error)) from error
-
-
-def _hashed(images: str, kind: HashKind, recipe: Recipe) -> pl.DataFrame:
-    told_s = time.monotonic()
-
-    def tell(done: int, of: int) -> None:
-        nonlocal told_s
-        if time.monotonic() - told_s >= _TELL_EVERY_S:
-            told_s = time.monotonic()
-            stderr_say(f"{images}: {done:,} of {of:,} images hashed")
-
+        name, path = benchmark_of(entry)
+    except ValueError as error:
+        raise UserError(f"--benchmark {error}") from error
     try:
-        with open_archive(Store("."), str(Path(images).absolute()) if "://" not in images else images) as archive:
-            hashed = hash_images(archive, kind, recipe.dedup.max_pixels, recipe.download.max_bytes, tell)
-    except ArchiveError as error:
-        raise UserError(str(error)) from error
-    for path, why in hashed.unread[:_SHOWN]:
-        stderr_say(f"{images}: {path} was not read: {why}")
-    if len(hashed.unread) > _SHOWN:
-        stderr_say(f"{images}: {len(hashed.unread) - _SHOWN:,} more were not read")
-    return hashed.frame
+        one = read_set(Store("."), name, _absolute(path), recipe.dedup.hash, _Teller())
+    except (ArchiveError, HashListError) as error:
+        raise UserError(f"--benchmark {name}: {error}") from error
+    _say_unread(path, one.unread)
+    return one
+
+
+class _Teller:
+    """Says on stderr every few seconds what it is told."""
+
+    def __init__(self) -> None:
+        self._told_s = time.monotonic()
+
+    def __call__(self, words: str) -> None:
+        if time.monotonic() - self._told_s >= _TELL_EVERY_S:
+            self._told_s = time.monotonic()
+            stderr_say(words)
+
+
+def _absolute(path: str) -> str:
+    return path if is_absolute(path) else str(Path(path).absolute())
+
+
+def _say_unread(path: str, unread: list[tuple[str, str]]) -> None:
+    for name, why in unread[:_SHOWN]:
+        stderr_say(f"{path}: {_plain(name)} was not read: {_plain(why)}")
+    if len(unread) > _SHOWN:
+        stderr_say(f"{path}: {len(unread) - _SHOWN:,} more were not read")
 
 
 def _inspected(recipe: Recipe, store: Store) -> Iterator[tuple[pl.DataFrame, int]]:
@@ -131,37 +132,19 @@ def _inspected(recipe: Recipe, store: Store) -> Iterator[tuple[pl.DataFrame, int
     plan = planner.plan(step_named("dedup.inspect"))
     settled = plan.settled()
     missing = len(plan.names) - len(settled)
-    frames: list[pl.DataFrame] = []
     for _, manifest in sorted(settled.items()):
-        frames += [
-            scan(store, TABLES["inspected"], receipt.path, columns=_COMPARED)
-            for receipt in manifest.outputs
-            if receipt.name == "inspected"
-        ]
-        if sum(map(len, frames)) >= _ROWS_AT_ONCE:
-            yield pl.concat(frames), missing
-            frames = []
-    if frames:
-        yield pl.concat(frames), missing
-
-
-def _counts(leaks: pl.DataFrame, items: pl.DataFrame) -> dict[str, JsonValue]:
-    return {"items": len(items), "items_found": leaks["item"].n_unique(), "samples": leaks["sample_id"].n_unique()}
-
-
-def _write(leaks: dict[str, pl.DataFrame], out: Path) -> None:
-    table = TABLES["leaks"]
-    rows = [frame.with_columns(benchmark=pl.lit(name)).select(table.schema.names) for name, frame in leaks.items()]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_table(table, pl.concat([empty_frame(table), *rows]), out)
+        for receipt in manifest.outputs:
+            if receipt.name == "inspected":
+                yield scan(store, TABLES["inspected"], receipt.path, columns=LeakFinder.columns), missing
 
 
 def _lines(
-    leaks: dict[str, pl.DataFrame], counts: dict[str, dict[str, JsonValue]], checked: int, missing: int
+    leaks: pl.DataFrame, counts: Mapping[str, Mapping[str, int]], checked: int, missing: int
 ) -> Iterator[str]:
-    for name, frame in leaks.items():
-        items, found, samples = (counts[name][key] for key in ("items", "items_found", "samples"))
-        yield f"{name}: {found:,} of {items:,} images are in the build, as {samples:,} samples"
+    for name, found in counts.items():
+        frame = leaks.filter(pl.col("benchmark") == name)
+        items, samples = f"{found['items_found']:,} of {found['items']:,}", f"{found['samples']:,}"
+        yield f"{name}: {items} images are in the build, as {samples} samples"
         for row in frame.head(_SHOWN).iter_rows(named=True):
             turned = f", view {row['view']}" if row["view"] else ""
             yield f"  {row['sample_id']}  {_plain(row['item'])}  {row['distance']} bits{turned}"

@@ -19,6 +19,7 @@ from pipeline.plans import PartitionPlan, State, StepPlan
 from pipeline.surroundings import Surroundings, with_batch
 from pipeline.upstream import damages, layout_of, located, may_hold, outputs_of
 from pipeline.worker import InputFile, Layout, PriorFiles
+from stages.dedup.evaluation_sets import benchmark_inputs, planned_benchmarks
 from stages.encoder import resolve_device
 from stages.exclusions import list_inputs, planned_lists
 from stages.places import archive_source, lane
@@ -48,7 +49,8 @@ class Planner:
         retry_failed: bool = False,
         reading: bool = False,
     ) -> None:
-        self._lists = planned_lists(store, recipe.flat())
+        flat = recipe.flat()
+        self._lists = planned_lists(store, flat) | planned_benchmarks(store, flat)
         self._flat = _on_this_machine(recipe) | self._lists
         self._skip = frozenset(recipe.run.skip)
         self._store = store
@@ -98,7 +100,7 @@ class Planner:
         same = Surroundings(step, settings, lenient=self._reading) if found else None
         for partition, params, inputs, digests in found:
             parts = Parts(
-                inputs=sorted([*digests, *list_inputs(step.asks, self._flat)]),
+                inputs=sorted([*digests, *self._asked(step)]),
                 recipe={key: self._flat[key] for key in step.reads},
                 code=step.VERSION,
                 models=same.models if same else {},
@@ -113,6 +115,9 @@ class Planner:
                 params, parts = {**params, "batch": batch}, with_batch(parts, batch)
             plan.partitions.append(self._placed(step, partition, parts, inputs, params, commits, sizes, plan.corrupt))
         return plan
+
+    def _asked(self, step: Step) -> list[tuple[str, str, str]]:
+        return [*list_inputs(step.asks, self._flat), *benchmark_inputs(step.asks, self._flat)]
 
     def _batch(self, step: Step, partition: str, parts: Parts, commits: StepCommits) -> int:
         """Return a partition's batch: the setting's; or half, a quarter, .. where memory ran out at the ones before."""

@@ -20,7 +20,7 @@ from manifests.recipe import Recipe, Settings
 from manifests.source_specs import enabled_specs
 from manifests.sources import SourceSpec
 from manifests.store import Store
-from pipeline.books import read_books
+from pipeline.books import leak_counts, read_books
 from pipeline.build import planner_over
 from pipeline.commands import run_build
 from pipeline.errors import UserError
@@ -171,7 +171,8 @@ def _books(pool: Pool, judged: Judged) -> dict[str, RowCounts]:
 
 def _funnel(planner: Planner, recipe: Recipe, books: dict[str, RowCounts]) -> dict[str, FunnelRow]:
     """Return the funnel's rows by source, up to the cut and under its books."""
-    rows = funnel(read_books(planner) | {_CUT: books}, enabled_specs(recipe))
+    sought = bool(leak_counts(planner))
+    rows = funnel(read_books(planner) | {_CUT: books}, enabled_specs(recipe), leaks_sought=sought)
     return {source: replace(row, other=None, remain=_remain(row)) for source, row in rows.items()}
 
 

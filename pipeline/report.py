@@ -13,7 +13,7 @@ from manifests.recipe import Recipe
 from manifests.source_specs import enabled_specs
 from manifests.sources import Published, SourceSpec
 from manifests.store import Store
-from pipeline.books import Books, chain_holds, committed, ledger_closes, read_books
+from pipeline.books import Books, chain_holds, committed, leak_counts, ledger_closes, read_books
 from pipeline.download_facts import download_facts
 from pipeline.funnel import FunnelRow, funnel, funnel_closes, total
 from pipeline.line import LINE
@@ -40,7 +40,8 @@ def make_report(recipe: Recipe, store: Store, planner: Planner) -> dict[str, Jso
     """
     books = read_books(planner)
     specs = enabled_specs(recipe)
-    rows = funnel(books, specs)
+    leaks = leak_counts(planner)
+    rows = funnel(books, specs, leaks_sought=bool(leaks))
     plans = [planner.plan(step) for step in LINE]
     failed = _failed_last_time(store)
     laws = [ledger_closes(planner), funnel_closes(books, rows), chain_holds(planner, books, recipe.run.skip)]
@@ -50,6 +51,7 @@ def make_report(recipe: Recipe, store: Store, planner: Planner) -> dict[str, Jso
         "complete": all(_is_complete(plan, recipe) for plan in plans),
         "funnel": {subset: _funnel(subset, specs, rows) for subset in SUBSETS},
         "steps": [line for plan in plans for line in _step(plan, books, failed)],
+        "leaks": [{"benchmark": name, **counts} for name, counts in leaks.items()],
         "keywords": _keywords(committed(plans[0])),
         "facts": {plan.step.name: facts for plan in plans if (facts := _facts(committed(plan)))},
         "unreadable": list[JsonValue](_unreadable(plans[0])),

@@ -217,19 +217,28 @@ class _Tables:
         self._inputs = inputs
 
     def frame(self, step: str, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        parts = [frame for _, frame in self.partitions(step, table, columns)]
-        if parts:
-            return pl.concat(parts)
-        empty = empty_frame(table_of(step_named(step), table))
-        return empty.select(columns) if columns is not None else empty
+        return self._joined(step, table, self.files(step, table), columns)
 
     def partitions(self, step: str, table: str, columns: Sequence[str] | None = None) -> list[tuple[str, pl.DataFrame]]:
         spec = table_of(step_named(step), table)
         return [(f.partition, read_stored(self.store, spec, f.path, columns)) for f in self.files(step, table)]
 
+    def part(self, step: str, table: str, partition: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        mine = [file for file in self.files(step, table) if file.partition == partition]
+        return self._joined(step, table, mine, columns)
+
     def files(self, step: str, output: str) -> list[StoredFile]:
         found = [i.file for i in self._inputs if (i.step, i.table) == (step, output)]
         return sorted(found, key=lambda file: file.partition)
+
+    def _joined(
+        self, step: str, table: str, files: Sequence[StoredFile], columns: Sequence[str] | None
+    ) -> pl.DataFrame:
+        spec = table_of(step_named(step), table)
+        if files:
+            return pl.concat([read_stored(self.store, spec, file.path, columns) for file in files])
+        empty = empty_frame(spec)
+        return empty.select(columns) if columns is not None else empty
 
 
 class _Prior:

@@ -98,6 +98,9 @@ class Tables(Protocol):
     def partitions(self, step: str, table: str, columns: Sequence[str] | None = None) -> list[tuple[str, pl.DataFrame]]:
         """Return the rows of an input by partition, in order of name; only ``columns`` are read if given."""
 
+    def part(self, step: str, table: str, partition: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return the rows of one partition of an input, none if it has none; only ``columns`` are read if given."""
+
     def files(self, step: str, output: str) -> list[StoredFile]:
         """Return the files of an input, by partition in order of name."""
 

@@ -1,64 +1,169 @@
-"""dedup.cluster: finds copies across all sources and chooses who stays; the cluster map is kept."""
+"""dedup.cluster: finds copies across all sources and chooses who stays, and keeps evaluation images out."""
 
 from __future__ import annotations
 
-import polars as pl
+from collections import Counter
+from dataclasses import dataclass, field
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from manifests.canonical import JsonValue
 from manifests.ledger import count_by_source, ledger_frame
-from stages.dedup.grouping import group
+from manifests.schemas import LEDGER
+from manifests.tables import empty_frame
+from stages.dedup.evaluation_sets import KEY, planned_sets
+from stages.dedup.grouping import SCHEMA, Groups, Index, group_rows
+from stages.dedup.leak_finder import LeakFinder
+from stages.dedup.leaks import one_kind
 from stages.dedup.near import NO_PROOF
+from stages.dedup.rows import Rows
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
 _REASONS = {"url": "dedup.same_url", "bytes": "dedup.same_bytes", "near": "dedup.near_duplicate"}
-_COMPARED = "sample_id sha256 phash thumbnail texture".split()
+_INSPECTED = ("dedup.inspect", "inspected")
+_POOL = ("filter.pool", "candidates")
 
 
 class Cluster(Step):
     """Same url, same bytes, or nearly the same picture: of each cluster one row stays, by the order in the recipe.
 
-    Rows of subsets that the recipe does not name stay, all of them: the published RS3 keeps every frame.
+    Rows of subsets that the recipe does not name stay, all of them: the published RS3 keeps every frame. Then a row
+    that would stay leaves if it, or a copy that left for it, shows an image of an evaluation set.
+
+    The tables are read a partition at a time: once for what is compared, once for the thumbnails of rows that have a
+    rival, once for what is written. About 100 bytes a row are held in between.
     """
 
     name = "dedup.cluster"
     kind = "reduce"
-    VERSION = 1
+    VERSION = 2
     reads = ("dedup.radius", "dedup.confirm", "dedup.confirm_levels", "dedup.order", "dedup.subsets")
-    inputs = (Input("dedup.inspect", "inspected"), Input("filter.pool", "candidates"))
-    outputs = ("survivors", "clusters")
+    asks = (KEY,)
+    inputs = (Input(*_INSPECTED), Input(*_POOL))
+    outputs = ("survivors", "clusters", "leaks")
     keeps = "survivors"
 
     def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
         """Cluster all inspected rows."""
         del prior
-        known = tables.frame("filter.pool", "candidates", ["sample_id", "source", "subset", "url", "group"])
-        parts = [
-            frame.with_columns(pl.lit(partition).alias("partition"))
-            for partition, frame in tables.partitions("dedup.inspect", "inspected", _COMPARED)
-        ]
-        rows = pl.concat(parts).join(known, on="sample_id") if parts else _nothing(known)
         settings = task.settings
+        radius = settings.integer("dedup.radius")
         levels = settings.number("dedup.confirm_levels") if settings.text("dedup.confirm") == "thumbnail" else NO_PROOF
-        compared = rows.filter(pl.col("subset").is_in(settings.texts("dedup.subsets")))
-        clusters = group(compared, settings.integer("dedup.radius"), levels, settings.texts("dedup.order"))
-        joined = _joined(rows.select("sample_id", "source", "subset", "group", "partition"), clusters)
-        stay = pl.col("sample_id") == pl.col("cluster_id")
-        survivors = joined.filter(stay).with_columns(_split_group())
-        copies = clusters.filter(pl.len().over("cluster_id") > 1)
-        return Result(
-            outputs=[
-                *_by_partition(survivors, [file.partition for file in tables.files("dedup.inspect", "inspected")]),
-                Output("clusters", copies),
-            ],
-            ledger=_ledger(joined.filter(~stay), settings.integer("dedup.radius")),
-            seen=count_by_source(rows),
-            kept=count_by_source(survivors),
-            facts={"clusters": copies["cluster_id"].n_unique()},
+        sets = planned_sets(settings, tables.store, lambda words: task.post({"hashing": words}))
+        finder = LeakFinder(sets, radius, levels)
+        pool = _Pool.read(tables, settings.texts("dedup.subsets"), settings.texts("dedup.order"), finder)
+        groups = group_rows(pool.rows, pool.thumbnails, radius, levels)
+        leaving = finder.leaving(pool.rows, groups)
+        written = [pool.written(part, groups, leaving, radius) for part in pool.parts]
+        kept: Counter[str] = Counter()
+        for part in written:
+            kept.update(count_by_source(part.survivors))
+        clusters = pl.concat([pl.DataFrame(schema=SCHEMA), *(part.clusters for part in written)])
+        facts: dict[str, JsonValue] = {"clusters": clusters["cluster_id"].n_unique()}
+        outputs = [Output("survivors", part.survivors, partition=part.name) for part in written]
+        outputs.append(Output("clusters", clusters))
+        if sets:
+            outputs.append(Output("leaks", finder.table()))
+            facts["benchmarks"] = {name: dict[str, JsonValue](counts) for name, counts in finder.counts().items()}
+        ledger = pl.concat([empty_frame(LEDGER), *(part.ledger for part in written)])
+        return Result(outputs, ledger, seen=dict(pool.seen), kept=dict(kept), facts=facts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One partition: its name, where its compared rows begin in `Rows`, and their places in `inspected`."""
+
+    name: str
+    start: int
+    places: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What becomes of one partition."""
+
+    name: str
+    survivors: pl.DataFrame
+    clusters: pl.DataFrame
+    ledger: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """All rows, read a partition at a time."""
+
+    tables: Tables
+    subsets: list[str]
+    parts: list[_Part]
+    rows: Rows
+    seen: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def read(cls, tables: Tables, subsets: list[str], order: list[str], finder: LeakFinder) -> _Pool:
+        """Read what is compared of all partitions, and hand every picture to the finder."""
+        looked_at = [*finder.columns] if finder else []
+        parts: list[_Part] = []
+        rows: list[Rows] = []
+        seen: Counter[str] = Counter()
+        kinds: set[str] = set()
+        start = 0
+        for name in (file.partition for file in tables.files(*_INSPECTED)):
+            columns = list(dict.fromkeys(["sample_id", "sha256", "phash", "texture", "hash_kind", *looked_at]))
+            known = tables.part(*_POOL, name, ["sample_id", "source", "subset", "url"])
+            frame = _joined(tables, name, columns, known)
+            seen.update(count_by_source(frame))
+            kinds.update(frame["hash_kind"].unique())
+            one_kind(kinds)
+            places = np.flatnonzero(frame["subset"].is_in(subsets).to_numpy())
+            numbers = np.full(len(frame), -1)
+            numbers[places] = np.arange(start, start + len(places))
+            finder.look(frame, numbers)
+            parts.append(_Part(name, start, places))
+            rows.append(Rows.of(frame[places], order))
+            start += len(places)
+        finder.finish()
+        return cls(tables, subsets, parts, Rows.joined(rows), seen)
+
+    def thumbnails(self, some: Index) -> NDArray[np.uint8]:
+        """Read the thumbnails of rows, which rise: uint8 [n, 256]."""
+        levels = np.empty((len(some), 256), np.uint8)
+        for part in self.parts:
+            begin, end = np.searchsorted(some, (part.start, part.start + len(part.places)))
+            if begin == end:
+                continue
+            column = self.tables.part(*_INSPECTED, part.name, ["thumbnail"])["thumbnail"]
+            wanted = column.gather(part.places[some[begin:end] - part.start])
+            levels[begin:end] = wanted.explode().to_numpy().reshape(-1, 256)
+        return levels
+
+    def written(self, part: _Part, groups: Groups, leaving: pl.DataFrame, radius: int) -> _Written:
+        """Return what becomes of a partition's rows."""
+        known = self.tables.part(*_POOL, part.name, ["sample_id", "source", "subset", "group"])
+        frame = _joined(self.tables, part.name, ["sample_id"], known)
+        numbers = np.arange(part.start, part.start + len(part.places))
+        mine = groups.frame(self.rows, numbers)
+        rows = frame.join(mine, on="sample_id", how="left", maintain_order="left")
+        rows = rows.with_columns(pl.coalesce("cluster_id", "sample_id"))
+        stays = pl.col("sample_id") == pl.col("cluster_id")
+        survivors = rows.filter(stays).with_columns(_split_group())
+        leaked = survivors.select("source", "sample_id").join(leaving, on="sample_id")
+        kept = survivors.join(leaving, on="sample_id", how="anti", maintain_order="left")
+        return _Written(
+            name=part.name,
+            survivors=kept.select("sample_id", "source", "split_group"),
+            clusters=mine.filter(pl.Series(groups.size[numbers] > 1)),
+            ledger=ledger_frame(
+                "dedup.cluster", pl.concat([_dropped(rows.filter(~stays), radius), _leaked(leaked, radius)])
+            ),
         )
 
 
-def _joined(rows: pl.DataFrame, clusters: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows with their cluster; a row that was compared with none is a cluster of its own."""
-    return rows.join(clusters, on="sample_id", how="left").with_columns(pl.coalesce("cluster_id", "sample_id"))
+def _joined(tables: Tables, name: str, columns: list[str], known: pl.DataFrame) -> pl.DataFrame:
+    """Return a partition's inspected rows, in their order, with what the pool knows of them."""
+    frame = tables.part(*_INSPECTED, name, columns)
+    return frame.join(known, on="sample_id", maintain_order="left")
 
 
 def _split_group() -> pl.Expr:
@@ -70,15 +175,9 @@ def _split_group() -> pl.Expr:
     return pl.coalesce(own, "cluster_id").alias("split_group")
 
 
-def _by_partition(survivors: pl.DataFrame, partitions: list[str]) -> list[Output]:
-    columns = ("sample_id", "source", "split_group")
-    found = {str(name): part for (name,), part in survivors.partition_by("partition", as_dict=True).items()}
-    return [Output("survivors", found.get(n, survivors.clear()).select(columns), partition=n) for n in partitions]
-
-
-def _ledger(dropped: pl.DataFrame, radius: int) -> pl.DataFrame:
+def _dropped(dropped: pl.DataFrame, radius: int) -> pl.DataFrame:
     near = pl.col("proof") == "near"
-    rows = dropped.select(
+    return dropped.select(
         "source",
         "sample_id",
         pl.col("proof").replace_strict(_REASONS, default=None, return_dtype=pl.String).alias("reason"),
@@ -87,15 +186,16 @@ def _ledger(dropped: pl.DataFrame, radius: int) -> pl.DataFrame:
         pl.when(near).then(pl.lit(float(radius))).alias("cut"),
         pl.when(pl.col("via_id") != pl.col("cluster_id")).then(pl.concat_str(pl.lit("via "), "via_id")).alias("detail"),
     )
-    return ledger_frame("dedup.cluster", rows)
 
 
-def _nothing(known: pl.DataFrame) -> pl.DataFrame:
-    schema: dict[str, pl.DataType | type[pl.DataType]] = {
-        "sha256": pl.String,
-        "phash": pl.UInt64,
-        "thumbnail": pl.Array(pl.UInt8, 256),
-        "texture": pl.Float32,
-        "partition": pl.String,
-    }
-    return known.clear().with_columns(pl.lit(None, dtype).alias(name) for name, dtype in schema.items())
+def _leaked(leaked: pl.DataFrame, radius: int) -> pl.DataFrame:
+    turned = pl.when(pl.col("view") > 0).then(pl.format(", view {}", "view")).otherwise(pl.lit(""))
+    return leaked.select(
+        "source",
+        "sample_id",
+        pl.lit("dedup.benchmark_leak").alias("reason"),
+        pl.when(pl.col("shown_by") != pl.col("sample_id")).then("shown_by").alias("other_id"),
+        pl.col("distance").cast(pl.Float64).alias("value"),
+        pl.lit(float(radius)).alias("cut"),
+        pl.concat_str("benchmark", pl.lit(": "), "item", turned).alias("detail"),
+    )

@@ -18,6 +18,8 @@ levels, those of low texture by at most 1.3 (benchmarks/measure_radius.py).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -25,139 +27,195 @@ import scipy.sparse
 import scipy.sparse.csgraph
 from numpy.typing import NDArray
 
-from stages.dedup.near import Pictures, join_leaders
-from stages.dedup.urls import normalise
+from stages.dedup.near import Pictures, Thumbnails, join_leaders
+from stages.dedup.rows import Keys, Rows
 
-Rows = NDArray[np.int64]
+Index = NDArray[np.int64]
 
-COLUMNS = ("sample_id", "source", "url", "sha256", "phash", "thumbnail", "texture")
+PROOFS = ("", "url", "bytes", "near")
 SCHEMA = {
     "sample_id": pl.String, "cluster_id": pl.String, "via_id": pl.String, "proof": pl.String,
     "distance": pl.Int16, "confirm": pl.Float32,
 }  # fmt: skip
-_PROOFS = pl.Series(["", "url", "bytes", "near"])
 
 
-def group(rows: pl.DataFrame, radius: int, confirm_levels: float, order: Sequence[str]) -> pl.DataFrame:
-    """Groups copies and says by which proof each row belongs to the one that stays.
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """Who stays for each of N rows, in the order of the rows.
+
+    Attributes:
+        leader: The row that stays, int64 [N]; a row that stays is its own.
+        via: The row it is tied to directly, int64 [N]; following it always ends at the leader.
+        proof: Place in `PROOFS` of how it is tied to that row, uint8 [N]: 0 for a row that stays; the same normalised
+            url; the same sha256 under another url; near.
+        distance: Bits between the two hashes, int16 [N]; 0 unless near.
+        confirm: Mean absolute thumbnail difference, grey levels, float32 [N]; 0 unless near.
+        size: Rows of its cluster, itself among them, int64 [N].
+    """
+
+    leader: Index
+    via: Index
+    proof: NDArray[np.uint8]
+    distance: NDArray[np.int16]
+    confirm: NDArray[np.float32]
+    size: Index
+
+    def frame(self, rows: Rows, some: Index) -> pl.DataFrame:
+        """Return some rows as a table with the columns of `SCHEMA`; distance and confirm are null unless near."""
+        near = pl.Series("near", self.proof[some] == PROOFS.index("near"))
+        columns = {
+            "sample_id": rows.names(some), "cluster_id": rows.names(self.leader[some]),
+            "via_id": rows.names(self.via[some]), "proof": pl.Series(PROOFS).gather(self.proof[some]),
+            "distance": self.distance[some], "confirm": self.confirm[some],
+        }  # fmt: skip
+        known = [pl.when(near).then(name).alias(name) for name in ("distance", "confirm")]
+        return pl.DataFrame(columns, schema=SCHEMA).with_columns(known)
+
+
+def group_rows(rows: Rows, thumbnails: Thumbnails, radius: int, confirm_levels: float) -> Groups:
+    """Group copies and say by which proof each row belongs to the one that stays.
 
     Args:
-        rows: sample_id string (unique), source string, url string, sha256 string, phash uint64, thumbnail uint8 [P]
-            (array or list of one length), texture float32 (grey levels); no nulls, any order. An empty url or sha256
-            ties nothing.
-        radius: greatest hash distance in bits, 0 to 16.
-        confirm_levels: greatest mean absolute thumbnail difference in grey levels.
-        order: tiers of sources, best first: each a list of names with commas, or "*" for all that are not named. Last
-            if nothing names them.
+        rows: Any order; no sample id twice.
+        thumbnails: Reads the thumbnails of some of the rows; asked for once, for rows that have a rival.
+        radius: Greatest hash distance in bits, 0 to 16.
+        confirm_levels: Greatest mean absolute thumbnail difference in grey levels.
 
     Returns:
-        One line per row, sorted by sample_id: sample_id; cluster_id, the row that stays; via_id, the row it is tied to
-        directly (its own id if it stays); proof, "" for the row that stays, else how it is tied to via_id: "url" (same
-        normalised url), "bytes" (same sha256, another url), "near"; distance int16 (bits) and confirm float32 (mean
-        absolute thumbnail difference, grey levels), null unless near. Copies of a near row keep "url" or "bytes" and
-        the row they copy in via_id; following via_id always ends at cluster_id.
+        Whom each row is tied to. Copies of a near row keep "url" or "bytes" and the row they copy in `via`.
 
     Raises:
-        ValueError: Columns are missing, a sample id stands twice, or a limit is out of range.
+        ValueError: A sample id stands twice, or a limit is out of range.
     """
-    _check(rows, confirm_levels)
-    ranked = _ranked(rows, order)
-    same_url, same_bytes = _first_with(ranked, "url_key"), _first_with(ranked, "sha256")
-    representative = _components(same_url, same_bytes)
-    via, by_url = _ties(representative, same_url, same_bytes)
-    leads = np.flatnonzero(representative == np.arange(len(representative)))
+    if not 0 <= confirm_levels <= 255:
+        raise ValueError(f"confirm_levels must be 0 to 255 grey levels, not {confirm_levels}")
+    # From here on rows are numbered by rank; `ranked` leads back.
+    ranked = np.lexsort((rows.ids[:, 1], rows.ids[:, 0], rows.tier))
+    _check_ids(rows.ids)
+    tied = _equality(rows.urls[ranked], rows.bodies[ranked])
+    count = len(ranked)
+    leads = np.flatnonzero(tied.representative == np.arange(count))
+    places = ranked[leads]
     pictures = Pictures(
-        phash=ranked["phash"].to_numpy()[leads],
-        texture=ranked["texture"].to_numpy()[leads],
-        thumbnails=_thumbnails(rows["thumbnail"]),
-        rows=ranked["row"].to_numpy()[leads].astype(np.int64),
+        phash=rows.phash[places],
+        texture=rows.texture[places],
+        thumbnails=lambda some: _in_order(thumbnails, places[some]),
     )
     joined = join_leaders(pictures, radius, confirm_levels)
 
-    count = len(ranked)
-    leader = np.arange(count)
+    leader, via = np.arange(count), tied.via
     leader[leads] = leads[joined.leader]
-    near = leader != np.arange(count)
+    near = np.flatnonzero(leader != np.arange(count))
     via[near] = leader[near]
-    follows = representative != np.arange(count)
-    ids = ranked["sample_id"]
-    return pl.DataFrame(
-        {
-            "sample_id": ids,
-            "cluster_id": ids.gather(leader[representative]),
-            "via_id": ids.gather(via),
-            "proof": _PROOFS.gather(np.select([near, follows & by_url, follows], [3, 1, 2], 0)),
-            "distance": _where(near, leads, joined.distance),
-            "confirm": _where(near, leads, joined.confirm),
-        },
-        schema=SCHEMA,
-    ).sort("sample_id")
-
-
-def tiers(order: Sequence[str], sources: Sequence[str]) -> dict[str, int]:
-    """Tier of each source, 0 the best.
-
-    Args:
-        order: tiers, best first: each a list of names with commas, or "*" for all that are not named.
-        sources: names to look up.
-
-    Returns:
-        source -> tier; len(order) for a source that nothing names.
-    """
-    named = {name.strip(): tier for tier, names in reversed([*enumerate(order)]) for name in names.split(",")}
-    rest = named.get("*", len(order))
-    return {source: named.get(source, rest) for source in sources}
-
-
-def _check(rows: pl.DataFrame, confirm_levels: float) -> None:
-    missing = sorted(set(COLUMNS) - set(rows.columns))
-    if missing:
-        msg = f"rows to group lack {', '.join(missing)}"
-        raise ValueError(msg)
-    if rows["sample_id"].n_unique() != len(rows):
-        raise ValueError("a sample id stands twice in the rows to group: drop repeated rows first")
-    if not 0 <= confirm_levels <= 255:
-        msg = f"confirm_levels must be 0 to 255 grey levels, not {confirm_levels}"
-        raise ValueError(msg)
-
-
-def _ranked(rows: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
-    """The rows without thumbnails, best rank first: `rank` counts from 0, `row` is where each stood."""
-    tier = tiers(order, rows["source"].unique().to_list())
-    return (
-        rows.select(*(column for column in COLUMNS if column != "thumbnail"))
-        .with_row_index("row")
-        .with_columns(
-            pl.col("source").replace_strict(tier, default=None, return_dtype=pl.Int32).alias("tier"),
-            pl.Series("url_key", [normalise(url) for url in rows["url"]], dtype=pl.String),
-        )
-        .sort("tier", "sample_id")
-        .with_row_index("rank")
+    proof = np.select([tied.by_url, tied.representative != np.arange(count)], [1, 2], 0).astype(np.uint8)
+    proof[near] = PROOFS.index("near")
+    staying = leader[tied.representative]
+    return Groups(
+        leader=_back(ranked[staying], ranked),
+        via=_back(ranked[via], ranked),
+        proof=_back(proof, ranked),
+        distance=_back(_spread(joined.distance, leads, count), ranked),
+        confirm=_back(_spread(joined.confirm, leads, count), ranked),
+        size=_back(np.bincount(staying, minlength=count)[staying], ranked),
     )
 
 
-def _first_with(ranked: pl.DataFrame, key: str) -> Rows:
-    """For every row the best-ranked row of equal key; itself where the key is empty."""
-    rank = pl.col("rank")
-    first = pl.when(pl.col(key) == "").then(rank).otherwise(rank.min().over(key))
-    return ranked.select(first.cast(pl.Int64)).to_series().to_numpy()
+def group(table: pl.DataFrame, radius: int, confirm_levels: float, order: Sequence[str]) -> pl.DataFrame:
+    """Group the rows of a table that holds its thumbnails.
+
+    Args:
+        table: The columns of `Rows.of`, and thumbnail uint8 [P] (array or list of one length); any order.
+        radius: As `group_rows`.
+        confirm_levels: As `group_rows`.
+        order: Tiers of sources, as `stages.dedup.rows.tiers`.
+
+    Returns:
+        One line per row with the columns of `SCHEMA`, sorted by sample_id.
+
+    Raises:
+        ValueError: As `group_rows` and `Rows.of`.
+    """
+    rows = Rows.of(table, order)
+    pixels = table["thumbnail"].explode().to_numpy() if len(table) else np.empty(0, np.uint8)
+    levels = pixels.reshape(len(table), -1 if len(table) else 0)
+    found = group_rows(rows, lambda some: levels[some], radius, confirm_levels)
+    return found.frame(rows, np.arange(len(rows))).sort("sample_id")
 
 
-def _components(same_url: Rows, same_bytes: Rows) -> Rows:
-    """For every row the best-ranked row that it is tied to through any chain of equal urls and bytes."""
+def _check_ids(ids: Keys) -> None:
+    order = np.lexsort((ids[:, 1], ids[:, 0]))
+    if (ids[order[1:]] == ids[order[:-1]]).all(axis=1).any():
+        raise ValueError("a sample id stands twice in the rows to group: drop repeated rows first")
+
+
+def _in_order(thumbnails: Thumbnails, places: Index) -> NDArray[np.uint8]:
+    """Read thumbnails by rising place, and return them in the order asked for."""
+    order = np.argsort(places)
+    levels = thumbnails(places[order])
+    result = np.empty_like(levels)
+    result[order] = levels
+    return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tied:
+    """Rows of equal url or bytes, by rank.
+
+    Attributes:
+        representative: The best-ranked row that each is tied to through any chain; itself if there is none.
+        via: The row it is tied to directly, one step nearer to its representative.
+        by_url: Whether by the url.
+    """
+
+    representative: Index
+    via: Index
+    by_url: NDArray[np.bool_]
+
+
+def _equality(urls: Keys, bodies: Keys) -> _Tied:
+    count = len(urls)
+    rows = np.arange(count)
+    same_url, same_bytes = _first_with(urls), _first_with(bodies)
+    tied = _Tied(rows.copy(), rows.copy(), np.zeros(count, np.bool_))
+    follows = (same_url != rows) | (same_bytes != rows)
+    # Most rows are tied to nobody: the rest is done on those that are, and on those that they are tied to.
+    some = np.unique(np.concatenate((np.flatnonzero(follows), same_url[follows], same_bytes[follows])))
+    if not len(some):
+        return tied
+    near_url, near_bytes = np.searchsorted(some, same_url[some]), np.searchsorted(some, same_bytes[some])
+    representative = _components(near_url, near_bytes)
+    via, by_url = _ties(representative, near_url, near_bytes)
+    tied.representative[some], tied.via[some], tied.by_url[some] = some[representative], some[via], by_url
+    return tied
+
+
+def _first_with(keys: Keys) -> Index:
+    """For every row the first row of equal key; itself where the key is zero."""
+    first = np.arange(len(keys))
+    order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: within equal keys the rows rise
+    ordered = keys[order]
+    begins = np.ones(len(keys), np.bool_)
+    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    starts = np.flatnonzero(begins)
+    first[order] = np.repeat(order[starts], np.diff(starts, append=len(keys)))
+    none = (keys == 0).all(axis=1)
+    first[none] = np.flatnonzero(none)
+    return first
+
+
+def _components(same_url: Index, same_bytes: Index) -> Index:
+    """For every row the first row that it is tied to through any chain of equal urls and bytes."""
     count = len(same_url)
-    if count == 0:
-        return np.empty(0, np.int64)
     rows = np.arange(count)
     ends = np.concatenate((same_url, same_bytes))
     ties = scipy.sparse.coo_array((np.ones(2 * count, np.bool_), (np.tile(rows, 2), ends)), shape=(count, count))
     _, label = scipy.sparse.csgraph.connected_components(ties, directed=False)
     _, first = np.unique(label, return_index=True)
-    best: Rows = first[label].astype(np.int64)
+    best: Index = first[label].astype(np.int64)
     return best
 
 
-def _ties(representative: Rows, same_url: Rows, same_bytes: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+def _ties(representative: Index, same_url: Index, same_bytes: Index) -> tuple[Index, NDArray[np.bool_]]:
     """The row each row is tied to directly, one step nearer to its representative, and whether by url.
 
     Of several, the one reached in the fewest steps, a shared url before shared bytes, then the best rank.
@@ -179,18 +237,15 @@ def _ties(representative: Rows, same_url: Rows, same_bytes: Rows) -> tuple[Rows,
     return via, by_url
 
 
-def _thumbnails(column: pl.Series) -> NDArray[np.uint8]:
-    """The thumbnails as one uint8 table [N, pixels], without a copy where polars holds them as arrays."""
-    values = column.explode() if len(column) else pl.Series([], dtype=pl.UInt8)
-    flat: NDArray[np.uint8] = values.to_numpy()
-    if flat.dtype != np.uint8 or (len(column) and len(flat) % len(column)):
-        raise ValueError("thumbnails must be uint8 and all of one length")
-    return flat.reshape(len(column), len(flat) // max(1, len(column)))
-
-
-def _where(near: NDArray[np.bool_], leads: Rows, values: NDArray[np.int16] | NDArray[np.float32]) -> pl.Series:
-    """The values of the representatives, spread over all rows; null where a row is not tied as near."""
-    spread = np.zeros(len(near), values.dtype)
+def _spread(values: NDArray[Any], leads: Index, count: int) -> NDArray[Any]:
+    """Return values of the representatives as values of all rows, zero for the others."""
+    spread = np.zeros(count, values.dtype)
     spread[leads] = values
-    column = pl.Series("value", spread)
-    return pl.select(pl.when(pl.Series("near", near)).then(column)).to_series()
+    return spread
+
+
+def _back(values: NDArray[Any], ranked: Index) -> NDArray[Any]:
+    """Return values by rank in the order of the rows."""
+    back = np.empty_like(values)
+    back[ranked] = values
+    return back

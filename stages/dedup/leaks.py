@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,9 +46,7 @@ def find_leaks(images: pl.DataFrame, items: pl.DataFrame, radius: int, confirm_l
     schema = {
         "sample_id": pl.String, "item": pl.String, "distance": pl.Int16, "view": pl.UInt8, "confirm": pl.Float32,
     }  # fmt: skip
-    kinds = sorted(set(images["hash_kind"]) | set(items["hash_kind"]))
-    if len(kinds) > 1:
-        raise HashKindError(f"hashes of {' and of '.join(kinds)} are not compared: hash the list as the build does")
+    one_kind(set(images["hash_kind"].unique()) | set(items["hash_kind"].unique()))
     if images.is_empty() or items.is_empty():
         return pl.DataFrame(schema=schema)
     views = items["phash_d4"].explode().to_numpy()
@@ -68,6 +67,17 @@ def find_leaks(images: pl.DataFrame, items: pl.DataFrame, radius: int, confirm_l
     )  # fmt: skip
     best = found.sort("sample_id", "item", "distance", "confirm", "view")
     return best.unique(["sample_id", "item"], keep="first", maintain_order=True)
+
+
+def one_kind(kinds: Collection[str]) -> None:
+    """Refuse hashes of several kinds.
+
+    Raises:
+        HashKindError: There are several.
+    """
+    if len(kinds) > 1:
+        named = " and of ".join(sorted(kinds))
+        raise HashKindError(f"hashes of {named} are not compared: hash all images in one way (dedup.hash)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,11 @@ class Handed:
         parts = {"only": handed} if isinstance(handed, pl.DataFrame) else handed
         return [(name, part.select(columns or part.columns)) for name, part in sorted(parts.items())]
 
+    def part(self, step: str, table: str, partition: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        parts = [frame for name, frame in self.partitions(step, table, columns) if name == partition]
+        empty = empty_frame(spec_of(step, table))
+        return pl.concat(parts) if parts else empty.select(columns or empty.columns)
+
     def files(self, step: str, output: str) -> list[StoredFile]:
         handed = self._handed[step, output]
         if isinstance(handed, list):

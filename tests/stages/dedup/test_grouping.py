@@ -7,24 +7,39 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.dedup.grouping import SCHEMA, group, tiers
+from stages.dedup.grouping import SCHEMA, group
 from stages.dedup.near import LOW_TEXTURE_LEVELS
+from stages.dedup.rows import tiers
 from stages.dedup.urls import normalise
 
 ORDER = ["laion2b,laion400m,coyo700m", "*", "laioncoco"]
 FAR = [0, 0xFFFF_FFFF, 0xFFFF_FFFF_0000_0000, 0x5555_5555_5555_5555]
 
 
+def key(name):
+    """An id that sorts as its short name does."""
+    return name.encode().hex().ljust(32, "0")
+
+
+def name(sample_id):
+    return bytes.fromhex(sample_id).rstrip(b"\0").decode()
+
+
+def digest(name):
+    return hashlib.sha256(name.encode()).hexdigest() if name else ""
+
+
 def table(*rows):
-    """Rows of (id, and what differs from a picture that resembles no other)."""
+    """Rows of (short id, and what differs from a picture that resembles no other)."""
     made = []
     for number, (sample_id, given_values) in enumerate(rows):
         row = {
-            "sample_id": sample_id, "source": "cc12m", "url": f"http://a.org/{sample_id}", "sha256": f"sha-{sample_id}",
+            "source": "cc12m", "url": f"http://a.org/{sample_id}", "sha256": f"sha-{sample_id}",
             "phash": int(hashlib.sha256(str(number).encode()).hexdigest()[:16], 16), "thumbnail": [100] * 256,
             "texture": 30.0,
         }  # fmt: skip
-        made.append(row | given_values)
+        row |= given_values
+        made.append({"sample_id": key(sample_id)} | row | {"sha256": digest(row["sha256"])})
     schema = {"phash": pl.UInt64, "thumbnail": pl.Array(pl.UInt8, 256), "texture": pl.Float32}
     return pl.DataFrame(made, schema_overrides=schema)
 
@@ -32,7 +47,9 @@ def table(*rows):
 def grouped(rows, radius=4, confirm_levels=6.0, order=ORDER):
     out = group(rows, radius, confirm_levels, order)
     assert out.schema == pl.Schema(SCHEMA)
-    return {row["sample_id"]: row for row in out.iter_rows(named=True)}
+    ids = ("sample_id", "cluster_id", "via_id")
+    named = [row | {column: name(row[column]) for column in ids} for row in out.iter_rows(named=True)]
+    return {row["sample_id"]: row for row in named}
 
 
 def verdicts(rows, **options):
@@ -183,15 +200,15 @@ def by_hand(rows, radius, levels):
     for row in ranked:
         tied = [members for members in groups if any(equal(row, member) for member in members)]
         groups = [members for members in groups if members not in tied] + [[row, *itertools.chain(*tied)]]
-    key = ranked.index
-    groups = sorted((sorted(members, key=key) for members in groups), key=lambda members: key(members[0]))
+    rank = ranked.index
+    groups = sorted((sorted(members, key=rank) for members in groups), key=lambda members: rank(members[0]))
     leaders, cluster = [], {}
     for members in groups:
         leader = next((one for one in leaders if alike(one, members[0])), None)
         if leader is None:
             leader = members[0]
             leaders.append(leader)
-        cluster |= {member["sample_id"]: leader["sample_id"] for member in members}
+        cluster |= {name(member["sample_id"]): name(leader["sample_id"]) for member in members}
     return cluster
 
 
@@ -214,7 +231,7 @@ def test_input_order_does_not_matter(rows, shuffler):
 @given(worlds())
 @settings(max_examples=100, deadline=None)
 def test_every_proof_holds_and_leads_to_the_one_that_stays(rows):
-    facts = {row["sample_id"]: row for row in rows.iter_rows(named=True)}
+    facts = {name(row["sample_id"]): row for row in rows.iter_rows(named=True)}
     found = grouped(rows)
     assert set(found) == set(facts)
     for key, row in found.items():
