@@ -1,6 +1,8 @@
-"""Peak memory of the two reduce steps that hold most: dedup.cluster and shard.plan, over synthetic rows.
+"""Time and peak memory of the two reduce steps that hold most: dedup.cluster and shard.plan, over synthetic rows.
 
-`python benchmarks/bench_memory.py [ROWS]`; each step runs in a process of its own over tables on disk.
+A quarter of the rows are near copies of others, as in the published set; one row in a thousand is one placeholder.
+`python benchmarks/bench_memory.py [ROWS] [STEP ...]`; each step runs in a process of its own over tables on disk, cut
+into partitions of 20,000 rows.
 """
 
 from __future__ import annotations
@@ -24,14 +26,22 @@ from pipeline.line import step_named
 from pipeline.worker import InputFile, _Prior, _Tables
 from stages.step import StoredFile, Task
 
-PARTITIONS = 16
+PARTITION_ROWS = 20_000
+STEPS = ("dedup.cluster", "shard.plan")
+MADE = ("candidates", "fetched", "inspected", "survivors")
 
 
 def make(folder: Path, rows: int) -> None:
     random = np.random.default_rng(0)
-    ids = [f"{i:032x}" for i in random.choice(1 << 60, rows, replace=False)]
-    for number in range(PARTITIONS):
-        mine = ids[number::PARTITIONS]
+    hashes = random.integers(0, 1 << 63, rows, dtype=np.uint64)
+    copies = random.random(rows) < 0.25
+    flips = (np.uint64(1) << random.integers(0, 63, rows).astype(np.uint64)) * random.integers(0, 2, rows).astype(
+        np.uint64
+    )
+    hashes[copies] = hashes[random.integers(0, rows, int(copies.sum()))] ^ flips[copies]
+    hashes[random.random(rows) < 0.001] = 1 << 62
+    for number, start in enumerate(range(0, rows, PARTITION_ROWS)):
+        mine = [f"{i:032x}" for i in range(start, min(rows, start + PARTITION_ROWS))]
         count = len(mine)
         digest = [f"{i}{i}" for i in mine]
         columns = {
@@ -55,13 +65,13 @@ def make(folder: Path, rows: int) -> None:
             "frames": [1] * count,
             "exif_orientation": [0] * count,
             "hash_kind": ["phash64-exact"] * count,
-            "phash": random.integers(0, 1 << 63, count, dtype=np.uint64),
+            "phash": hashes[start : start + count],
             "phash_d4": random.integers(0, 1 << 63, (count, 8), dtype=np.uint64),
-            "thumbnail": random.integers(0, 256, (count, 256), dtype=np.uint8),
+            "thumbnail": np.full((count, 256), 100, np.uint8),
             "texture": [40.0] * count,
             "split_group": mine,
         }
-        for table in ("candidates", "fetched", "inspected", "survivors"):
+        for table in MADE:
             schema = empty_frame(TABLES[table]).schema
             data = {n: pl.Series(n, columns.get(n, [None] * count), dtype=d, strict=False) for n, d in schema.items()}
             write_table(TABLES[table], pl.DataFrame(data), folder / f"{table}-{number}.parquet")
@@ -69,13 +79,15 @@ def make(folder: Path, rows: int) -> None:
 
 def run(name: str, folder: Path) -> None:
     step = step_named(name)
+    parts = len([*folder.glob("inspected-*.parquet")])
     inputs = [
         InputFile(i.step, i.table, StoredFile(f"web-{n:04d}", f"{i.table}-{n}.parquet", "", 0, 0))
         for i in step.inputs
-        for n in range(PARTITIONS)
+        if i.table in MADE and i.step != "outlier.cut"
+        for n in range(parts)
     ]
     flat = load_recipe("rs5m").flat()
-    settings = Settings({key: flat[key] for key in step.reads})
+    settings = Settings({key: flat[key] for key in (*step.reads, *step.asks)})
     store = Store(str(folder))
     start = time.perf_counter()
     step.process(Task(name, "all", settings, {}, True, folder), _Tables(store, inputs), _Prior(store, step, "all", []))
@@ -84,14 +96,14 @@ def run(name: str, folder: Path) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) == 4:
+    if len(sys.argv) == 4 and sys.argv[1] == "--step":
         run(sys.argv[2], Path(sys.argv[3]))
         return
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
+    rows = int(float(sys.argv[1])) if len(sys.argv) > 1 else 200_000
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), rows)
-        print(f"{rows:,} rows in {PARTITIONS} partitions")
-        for name in ("dedup.cluster", "shard.plan"):
+        print(f"{rows:,} rows in partitions of {PARTITION_ROWS:,}", flush=True)
+        for name in sys.argv[2:] or STEPS:
             subprocess.run([sys.executable, __file__, "--step", name, folder], check=True)
 
 

@@ -86,14 +86,25 @@ def status(
 
 @app.command()
 def report(
-    recipe: RecipeOption = "", workdir: WorkdirOption = "", set_: SetOption = None, as_json: JsonOption = False
+    recipe: RecipeOption = "",
+    workdir: WorkdirOption = "",
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+    html: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="Write a page instead, with pictures of clusters and pairs: DIR/index.html. "
+            "DIR is made; it may hold nothing but an earlier such page, which is replaced.",
+        ),
+    ] = "",
 ) -> None:
     """Print the funnel in the published table's columns, then every reason rows left for."""
     from pipeline.commands_read import show_report
 
     with _one_line_errors():
         settings, store = _open_existing(recipe, workdir, set_ or [])
-        code = show_report(settings, store, as_json=as_json)
+        code = show_report(settings, store, as_json=as_json, html=html)
     raise typer.Exit(code)
 
 

@@ -53,13 +53,31 @@ def show_status(recipe: Recipe, store: Store, *, as_json: bool) -> int:
     return 0
 
 
-def show_report(recipe: Recipe, store: Store, *, as_json: bool) -> int:
-    """Print the funnel, the reasons and the laws; exit code 4 where a law is broken."""
+def show_report(recipe: Recipe, store: Store, *, as_json: bool, html: str = "") -> int:
+    """Print the funnel, the reasons and the laws, or write them as a page; exit code 4 where a law is broken.
+
+    Args:
+        recipe: The current recipe.
+        store: The workdir.
+        as_json: Print JSON.
+        html: A folder: write a page into it, and print its path alone.
+
+    Raises:
+        UserError: If both are asked for, or the page cannot be written.
+    """
     from pipeline.report import make_report
     from pipeline.report_text import print_report
 
-    report = make_report(recipe, store, _existing(recipe, store))
-    if as_json:
+    if as_json and html:
+        raise UserError("--html writes a page and --json prints a document: ask for one of them at a time")
+    planner = _existing(recipe, store)
+    report = make_report(recipe, store, planner)
+    if html:
+        from pipeline.page.writing import write_report_page
+
+        with _naming_verify():
+            _print([str(write_report_page(recipe, store, planner, report, html))])
+    elif as_json:
         _print_json(report)
     else:
         print_report(report, _console())

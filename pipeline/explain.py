@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +13,7 @@ from manifests.manifest import Manifest
 from manifests.schemas import LEDGER
 from manifests.store import Store
 from pipeline.books import committed
+from pipeline.cluster_evidence import cluster_evidence, leak_evidence
 from pipeline.line import LINE
 from pipeline.planner import Planner
 from pipeline.sample_search import Match, find
@@ -107,8 +108,9 @@ def explain(store: Store, planner: Planner, query: str) -> Explanation:
     match = find(store, commits, query.strip())
     ids = match.ids[:_MOST]
     samples = {identity: Sample(identity) for identity in ids}
+    inspected = [manifest for step, manifest in commits if step.name == "dedup.inspect"]
     for step, manifest in commits if ids else []:
-        for identity, source, entry in _entries(store, step, manifest, ids):
+        for identity, source, entry in _entries(store, step, manifest, ids, inspected):
             samples[identity].history.append(entry)
             samples[identity].source = samples[identity].source or source
     found = [sample for sample in samples.values() if sample.history]
@@ -124,10 +126,12 @@ def _note(match: Match, found: int, commits: int) -> str | None:
     return f"the first {_MOST} of {len(match.ids)} samples are shown" if len(match.ids) > _MOST else None
 
 
-def _entries(store: Store, step: Step, manifest: Manifest, ids: list[str]) -> Iterator[tuple[str, str, Entry]]:
+def _entries(
+    store: Store, step: Step, manifest: Manifest, ids: list[str], inspected: list[Manifest]
+) -> Iterator[tuple[str, str, Entry]]:
     """Yield (sample id, source, entry) of one commit: rows that left, then rows kept."""
     mine = pl.col("sample_id").is_in(ids)
-    copies = _copies(store, step, manifest, ids)
+    copies = _copies(store, step, manifest, ids, inspected)
     for row in scan(store, LEDGER, manifest.ledger.path, mine).iter_rows(named=True) if manifest.ledger.rows else ():
         evidence = {name: _json(name, value) for name, value in row.items() if name not in _NO_EVIDENCE}
         evidence = {**_known(evidence), **copies.get(row["sample_id"], {})}
@@ -157,29 +161,16 @@ def _entry(
     return Entry(manifest.step, manifest.partition, manifest.fingerprint[:16], verdict, reason, evidence, values)
 
 
-def _copies(store: Store, step: Step, manifest: Manifest, ids: list[str]) -> dict[str, dict[str, JsonValue]]:
-    """Return the evidence of clusters: who leads, by which proof a copy is tied, and how many copies a leader has."""
-    found: dict[str, dict[str, JsonValue]] = {}
-    for output in manifest.outputs if step.name == "dedup.cluster" else ():
-        spec = spec_of(step.name, output)
-        if output.name != "clusters" or spec is None or not output.rows:
-            continue
-        concerned = pl.col("sample_id").is_in(ids) | pl.col("cluster_id").is_in(ids)
-        for row in scan(store, spec, output.path, concerned).iter_rows(named=True):
-            leader, member = row["cluster_id"], row["sample_id"]
-            if member != leader:
-                names = {"leader": leader, "via": row["via_id"], "proof": row["proof"]}
-                found[member] = _known({**names, "distance": row["distance"], "confirm": row["confirm"]})
-            else:
-                found.setdefault(leader, {"leader": leader})
-        for leader, size in _sizes(scan(store, spec, output.path, concerned, ["cluster_id"])):
-            if leader in ids:
-                found[leader] = {"leader": leader, "copies": size - 1}
+def _copies(
+    store: Store, step: Step, manifest: Manifest, ids: list[str], inspected: list[Manifest]
+) -> dict[str, dict[str, JsonValue]]:
+    """Return the evidence of clusters and of evaluation sets, by sample (`pipeline.cluster_evidence`)."""
+    if step.name != "dedup.cluster":
+        return {}
+    found = cluster_evidence(store, manifest, ids, inspected)
+    for identity, evidence in leak_evidence(store, manifest, ids).items():
+        found[identity] = {**found.get(identity, {}), **evidence}
     return found
-
-
-def _sizes(clusters: pl.DataFrame) -> Iterable[tuple[str, int]]:
-    return clusters.group_by("cluster_id").len().sort("cluster_id").iter_rows()
 
 
 def _known(values: dict[str, JsonValue]) -> dict[str, JsonValue]:

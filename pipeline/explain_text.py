@@ -42,9 +42,20 @@ def explanation_lines(found: Explanation) -> list[str]:
         for entry in sample.history:
             reason = f": {entry.reason}" if entry.reason else ""
             lines.append(f"  {entry.step}/{entry.partition} @{entry.commit}  {entry.verdict}{reason}")
-            lines += [f"    {name}: {_printable(value)}" for name, value in {**entry.evidence, **entry.values}.items()]
+            for name, value in {**entry.evidence, **entry.values}.items():
+                lines += _lines(name, value)
         lines.append("")
     return lines + ([found.note] if found.note else [])
+
+
+def _lines(name: str, value: JsonValue) -> list[str]:
+    """Return one line, or one for each of several rows of a table."""
+    if not (isinstance(value, list) and value and all(isinstance(item, dict) for item in value)):
+        return [f"    {name}: {_printable(value)}"]
+    rows = (
+        ", ".join(f"{key} {_printable(cell)}" for key, cell in row.items()) for row in value if isinstance(row, dict)
+    )
+    return [f"    {name}:", *(f"      {row}" for row in rows)]
 
 
 def _printable(value: JsonValue) -> str:

@@ -138,9 +138,7 @@ def _inspected(recipe: Recipe, store: Store) -> Iterator[tuple[pl.DataFrame, int
                 yield scan(store, TABLES["inspected"], receipt.path, columns=LeakFinder.columns), missing
 
 
-def _lines(
-    leaks: pl.DataFrame, counts: Mapping[str, Mapping[str, int]], checked: int, missing: int
-) -> Iterator[str]:
+def _lines(leaks: pl.DataFrame, counts: Mapping[str, Mapping[str, int]], checked: int, missing: int) -> Iterator[str]:
     for name, found in counts.items():
         frame = leaks.filter(pl.col("benchmark") == name)
         items, samples = f"{found['items_found']:,} of {found['items']:,}", f"{found['samples']:,}"

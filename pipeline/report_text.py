@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from pipeline.download_facts import VERDICTS
 
 _KEYWORDS = 10
 _PLACEHOLDERS = 10
-_TITLES = {
+TITLES = {
     "amount": "Amount",
     "after_keyword": "After Keyword Filtering",
     "download": "Download Image",
@@ -25,7 +25,10 @@ _TITLES = {
     "other": "Other",
     "remain": "Remain",
 }
-_WHEN_NOT_ZERO = {"leak", "other"}
+"""The funnel's columns in order, by their names in the published table."""
+
+WHEN_NOT_ZERO = frozenset({"leak", "other"})
+"""Columns that are shown only where something is in them."""
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
@@ -38,6 +41,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         if table["rows"]:
             _print_funnel(subset, table, console, with_published=with_published)
     _print_reasons(report, console)
+    _print_leaks(report.get("leaks", []), console)
     _print_keywords(report, console)
     _print_download(report["facts"].get("download.fetch", {}), console)
     for problem in report.get("unreadable", []):
@@ -53,8 +57,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 
 
 def _print_funnel(subset: str, table: Mapping[str, Any], console: Console, *, with_published: bool) -> None:
-    columns = [c for c in _TITLES if c not in _WHEN_NOT_ZERO or table["total"][c]]
-    shown = _table(subset.upper(), *(_TITLES[column] for column in columns))
+    columns = [c for c in TITLES if c not in WHEN_NOT_ZERO or table["total"][c]]
+    shown = _table(subset.upper(), *(TITLES[column] for column in columns))
     for row in [*table["rows"], {"name": "total", **table["total"]}]:
         shown.add_row(row["name"], *(_number(row[column]) for column in columns))
         if with_published and row["published"]:
@@ -68,21 +72,32 @@ def _published(row: Mapping[str, Any], column: str) -> str:
 
 
 def _print_reasons(report: Mapping[str, Any], console: Console) -> None:
+    counts = reasons_by_source(report)
+    if not counts:
+        return
+    sources = sources_in_order(report)
+    shown = _table("rows that left", "", *sources, "total")
+    for (reason, row_class), by_source in counts.items():
+        numbers = [_number(by_source.get(source, 0)) for source in sources]
+        shown.add_row(reason, row_class, *numbers, _number(sum(by_source.values())))
+    console.print(shown)
+    _say(console, "")
+
+
+def reasons_by_source(report: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, int]]:
+    """Return how many rows of each source left, by (reason, class), in the order of the closed list of reasons."""
     counts: dict[tuple[str, str], dict[str, int]] = {}
     for line in report["steps"]:
         for row_class in ("dropped", "failed", "deferred"):
             for reason, rows in line[row_class].items():
                 counts.setdefault((reason, row_class), {})[line["source"]] = rows
-    if not counts:
-        return
-    sources = list(dict.fromkeys(line["source"] for line in _in_order(report)))
-    shown = _table("rows that left", "", *sources, "total")
     listed = list(reasons())
-    for (reason, row_class), by_source in sorted(counts.items(), key=lambda item: listed.index(item[0][0])):
-        numbers = [_number(by_source.get(source, 0)) for source in sources]
-        shown.add_row(reason, row_class, *numbers, _number(sum(by_source.values())))
-    console.print(shown)
-    _say(console, "")
+    return dict(sorted(counts.items(), key=lambda item: listed.index(item[0][0])))
+
+
+def sources_in_order(report: Mapping[str, Any]) -> list[str]:
+    """Return every source that a report names, in the order of the published table, then what that does not list."""
+    return list(dict.fromkeys(line["source"] for line in _in_order(report)))
 
 
 def _print_download(facts: Mapping[str, Any], console: Console) -> None:
@@ -107,9 +122,21 @@ def _in_order(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*(row for table in report["funnel"].values() for row in table["rows"]), *report["steps"]]
 
 
+def _print_leaks(leaks: Iterable[Mapping[str, Any]], console: Console) -> None:
+    """Print what was found of the evaluation sets: samples that show an image of one, copies among them."""
+    listed = list(leaks)
+    if not listed:
+        return
+    shown = _table("evaluation sets", "images", "not read", "found", "samples that show one")
+    for one in listed:
+        shown.add_row(one["benchmark"], *(_number(one[c]) for c in ("items", "unread", "items_found", "samples")))
+    console.print(shown)
+    _say(console, "")
+
+
 def _print_keywords(report: Mapping[str, Any], console: Console) -> None:
     archives = {row["source"] for row in report["funnel"]["rs3"]["rows"]}  # their rows pass without a keyword
-    sources = [s for s in dict.fromkeys(line["source"] for line in _in_order(report)) if s not in archives]
+    sources = [source for source in sources_in_order(report) if source not in archives]
     if sources:
         _say(console, "keywords: candidates that each one matched, before repeated rows leave and before any cut")
     for source in sources:

@@ -6,12 +6,14 @@ import json
 import polars as pl
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from manifests.recipe_files import RecipeError
 from manifests.store import Store
 from pipeline.build import planner_over
 from pipeline.leak_check import check_leaks, make_hash_list
 from pipeline.report import make_report
+from pipeline.report_text import print_report
 from stages.images import Place, read_images
 
 SETS = 'dedup.benchmarks=["mine=mine.parquet"]'
@@ -104,6 +106,12 @@ def test_evaluation_images_leave_a_finished_build_in_both_subsets(settled, tmp_p
         assert (ours["invalid"], ours["duplicate"]) == (theirs["invalid"], theirs["duplicate"])
         assert ours["remain"] < theirs["remain"]
     assert sum(t["total"]["leak"] for t in after["funnel"].values()) == left.height
+
+    printed = io.StringIO()
+    print_report(after, Console(file=printed, width=200))
+    (line,) = [line for line in printed.getvalue().splitlines() if line.startswith("mine ")]
+    assert line.split()[1:] == ["5", "0", "4", str(leaks["sample_id"].n_unique())]
+    assert "Leak" in printed.getvalue()
 
     kept = [released(settled)["sample_id"].to_list()]
     assert check_leaks(settled.recipe(), Store(str(settled.path)), [f"mine={folder}"], tmp_path / "l", as_json=True) == 0

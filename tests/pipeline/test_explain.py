@@ -1,7 +1,11 @@
 import polars as pl
 import pytest
 
+from manifests.schemas import TABLES
 from pipeline.line import LINE
+from stages.dedup.hash_lists import write_hash_list
+from stages.dedup.near import LOW_TEXTURE_LEVELS
+from tests.pipeline.page.page_reading import rewrite
 from tests.pipeline.read_commands import ask
 
 ALL = [step.name for step in LINE if "pub11" in step.lanes]
@@ -76,6 +80,71 @@ def test_what_each_step_found_out(built, released):
     evidence = {entry["step"]: entry["evidence"] for entry in sample["history"]}
     assert evidence["dedup.cluster"]["leader"] == released["sample_id"]
     assert evidence["dedup.cluster"]["copies"] >= 1
+
+
+def test_a_cluster_is_told_with_its_proofs_and_limits(built, released):
+    clusters = built.table("dedup.cluster", "clusters").filter(pl.col("cluster_id") == released["sample_id"])
+    copies = clusters.filter(pl.col("sample_id") != pl.col("cluster_id"))
+    source = dict(built.table("filter.pool", "candidates").select("sample_id", "source").iter_rows())
+    texture = dict(built.table("dedup.inspect", "inspected").select("sample_id", "texture").iter_rows())
+    for identity in clusters["sample_id"]:
+        (sample,) = explained(built, identity)["samples"]
+        (evidence,) = [entry["evidence"] for entry in sample["history"] if entry["step"] == "dedup.cluster"]
+        assert (evidence["leader"], evidence["radius"], evidence["confirm_levels"]) == (released["sample_id"], 4, 6.0)
+        assert "more" not in evidence
+        told = {member["sample_id"]: member for member in evidence["members"]}
+        assert sorted(told) == copies["sample_id"].sort().to_list()
+        for row in copies.iter_rows(named=True):
+            wanted = {"sample_id": row["sample_id"], "source": source[row["sample_id"]], "via": row["via_id"]}
+            wanted["proof"] = row["proof"]
+            if row["proof"] == "near":
+                low = min(texture[row["sample_id"]], texture[row["via_id"]]) < LOW_TEXTURE_LEVELS
+                wanted |= {"distance": row["distance"], "confirm": row["confirm"], "confirm_limit": 2.0 if low else 6.0}
+                assert row["confirm"] <= wanted["confirm_limit"]
+            assert told[row["sample_id"]] == wanted
+        if identity != released["sample_id"]:
+            own = {name: value for name, value in told[identity].items() if name not in ("sample_id", "source")}
+            assert own.items() <= evidence.items()
+
+
+def test_of_a_large_cluster_the_rest_is_counted(settled, released):
+    def crowded(frame):
+        leader = pl.lit(released["sample_id"])
+        more = pl.DataFrame({"sample_id": [f"{n:032x}" for n in range(30)]}).with_columns(
+            cluster_id=leader, via_id=leader, proof=pl.lit("bytes"), distance=None, confirm=None
+        )
+        return pl.concat([frame, more.select(frame.columns).cast(dict(frame.schema))])
+
+    copies = settled.table("dedup.cluster", "clusters").filter(pl.col("cluster_id") == released["sample_id"]).height - 1
+    rewrite(settled, "dedup.cluster", "clusters", crowded)
+    (sample,) = explained(settled, released["sample_id"])["samples"]
+    (evidence,) = [entry["evidence"] for entry in sample["history"] if entry["step"] == "dedup.cluster"]
+    assert evidence["copies"] == copies + 30
+    assert len(evidence["members"]) == 20
+    assert evidence["more"] == copies + 30 - 20
+    assert evidence["members"][0]["proof"] == "near"
+    shown = ask(settled, "explain", released["sample_id"]).out
+    assert f"\n    members:\n      sample_id {evidence['members'][0]['sample_id']}, source " in shown
+    assert f"\n    more: {evidence['more']}\n" in shown
+
+
+def test_a_leak_names_the_evaluation_images(settled, tmp_path):
+    inspected = settled.table("dedup.inspect", "inspected").filter(pl.col("texture") > 20)
+    clusters = settled.table("dedup.cluster", "clusters").filter(pl.col("proof") == "bytes")
+    copy, leader = clusters.row(0, named=True)["sample_id"], clusters.row(0, named=True)["cluster_id"]
+    items = inspected.filter(pl.col("sample_id") == copy).with_columns(item=pl.lit("a/\u202eb.png"))
+    write_hash_list(items.select(TABLES["hash_list"].schema.names), tmp_path / "list.parquet")
+    setting = f'dedup.benchmarks=["set={tmp_path}/list.parquet"]'
+    assert settled.run(setting, until="dedup.cluster").exit_code == 0
+    answer = ask(settled, "explain", leader, "--set", setting, "--json")
+    (sample,) = answer.json["samples"]
+    assert (sample["state"], sample["reason"]) == ("dropped", "dedup.benchmark_leak")
+    evidence = sample["history"][-1]["evidence"]
+    wanted = {"benchmark": "set", "item": "a/\u202eb.png", "view": 0, "distance": 0, "shown_by": leader}
+    assert wanted in evidence["leaks"]
+    assert evidence["copies"] >= 1
+    shown = ask(settled, "explain", leader, "--set", setting).out
+    assert "      benchmark set, item a/\\u202eb.png, view 0, distance 0, shown_by " in shown
 
 
 def test_a_copy_names_its_leader_and_the_proof(built, ledger):

@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.leak_check import check_leaks, make_hash_list
 from stages.images import Place, read_images
 
+
 @pytest.fixture(scope="module")
 def inspected(bare, tmp_path_factory):
     """A nano build up to dedup; copy it, never run in it."""
