@@ -12,9 +12,9 @@ from manifests.ledger import Departures, count_by_source
 from manifests.recipe import Settings
 from manifests.schemas import TABLES
 from manifests.tables import empty_frame
-from stages.decode import DecodeError, decode
+from stages.dedup.guarded import inspect_guarded
+from stages.dedup.one_image import inspected as inspected
 from stages.images import Place, read_images
-from stages.phash import phash_d4, texture
 from stages.picture_files import codec_versions
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
@@ -27,7 +27,7 @@ class Inspect(Step):
 
     name = "dedup.inspect"
     kind = "map"
-    VERSION = 1
+    VERSION = 2
     reads = ("dedup.hash", "dedup.max_pixels")
     inputs = (Input("download.fetch", "fetched"), Input("filter.pool", "candidates"))
     outputs = ("inspected",)
@@ -35,7 +35,12 @@ class Inspect(Step):
     carries = True
 
     def process(self, task: Task, tables: Tables, prior: Prior) -> Result:
-        """Inspect the partition's images. Raises CorruptFileError for stored bytes that changed."""
+        """Inspect the partition's images, in a process of its own: a codec's crash costs one image.
+
+        Raises:
+            CorruptFileError: Stored bytes changed.
+            GuardError: That process cannot be started, or is killed again and again.
+        """
         sources = tables.frame("filter.pool", "candidates", ["sample_id", "source"])
         fetched = tables.frame("download.fetch", "fetched", _OF_FETCHED).join(sources, on="sample_id")
         seen = count_by_source(fetched)
@@ -43,8 +48,8 @@ class Inspect(Step):
         known = _taken_over(prior, fetched)
         todo = fetched.filter(~pl.col("sha256").is_in(list(known))).unique("sha256", keep="first").sort("sha256")
         places = [Place(**row) for row in todo.select("tar", "offset", "length", "sha256").iter_rows(named=True)]
-        for index, body in read_images(tables.store, places):
-            known[places[index].sha256] = inspected(body, kind, max_pixels)
+        for index, found in inspect_guarded(read_images(tables.store, places), kind, max_pixels):
+            known[places[index].sha256] = found
         kept, departures = _rows(fetched, known, task)
         return Result(
             outputs=[Output("inspected", kept)],
@@ -58,38 +63,6 @@ class Inspect(Step):
         """Return the versions of the codecs and of the libraries that resample and transform."""
         del settings
         return codec_versions() | {name: version(name) for name in _LIBRARIES}
-
-
-def inspected(body: bytes, kind: str, max_pixels: int) -> dict[str, Any]:
-    """Look at one image.
-
-    Args:
-        body: The file.
-        kind: "exact" or "fast", as `dedup.hash`.
-        max_pixels: Greatest accepted pixel count.
-
-    Returns:
-        The columns of `inspected` that follow from the body, or ``reason`` and ``detail``.
-    """
-    try:
-        image = decode(body, max_pixels, fast=kind == "fast")
-    except DecodeError as error:
-        return {"reason": error.reason, "detail": error.detail}
-    hashes = phash_d4(image.luma32)
-    return {
-        "width": image.width,
-        "height": image.height,
-        "mode": image.mode,
-        "frames": image.frames,
-        "exif_orientation": image.exif_orientation,
-        "exif_lon": image.exif_lon,
-        "exif_lat": image.exif_lat,
-        "hash_kind": f"phash64-{kind}",
-        "phash": hashes[0],
-        "phash_d4": list(hashes),
-        "thumbnail": image.thumbnail.reshape(256),
-        "texture": texture(image.thumbnail),
-    }
 
 
 def _taken_over(prior: Prior, fetched: pl.DataFrame) -> dict[str, dict[str, Any]]:

@@ -154,6 +154,20 @@ def test_what_is_decoded_fast_has_the_same_facts_and_nearly_the_same_copies(name
         assert off.mean() < 4
 
 
+@pytest.mark.parametrize("size", [(97, 96), (191, 193), (1023, 769), (400, 2000), (3000, 90), (7, 900)], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_large_jpegs_decoded_fast_are_whole_and_not_shifted(size, mode):
+    body = encode(picture(*size, mode), "JPEG", quality=90)
+    exact, fast = (decode(body, 10**7, fast=fast) for fast in (False, True))
+    assert (fast.width, fast.height, fast.mode) == (*size, mode if mode != "RGB" else exact.mode)
+    for field in ("luma32", "thumbnail"):
+        off = getattr(fast, field).astype(int) - getattr(exact, field)
+        assert abs(off.mean()) < 1
+        assert np.abs(off).mean() < 3
+    for share in (0.3, 0.9):
+        assert failure(body[: int(len(body) * share)], 10**7, fast=True).reason == "dedup.undecodable"
+
+
 def test_too_many_pixels_by_the_header_alone():
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", 0x8A1B2C3D)

@@ -1,4 +1,6 @@
 import io
+import sys
+from pathlib import Path
 
 import imagehash
 import numpy as np
@@ -6,6 +8,9 @@ import pytest
 from PIL import Image
 
 from manifests.store import Store
+from stages.archives import open_archive
+from stages.dedup.guarded import Guarded
+from stages.dedup.hash_lists import hash_images
 from stages.dedup.inspect import Inspect
 from stages.step import CorruptFileError
 from tests.stages.handing import NOTHING_BEFORE, Before, Handed, perform, rows_of, settings_of, store_images
@@ -91,6 +96,41 @@ def test_why_pictures_leave(store):
     assert all(row["class"] == "dropped" and row["detail"] and row["sha256"] for row in done.left().values())
     assert "41 x 30" in done.left()["large"]["detail"]
     assert {source: (books.seen, books.kept) for source, books in done.books.items()} == {"cc3m": (4, 1), "wit": (1, 0)}
+
+
+@pytest.fixture
+def ailing(monkeypatch):
+    """Images are decoded by a child that does what some bodies say."""
+    with Guarded(command=[sys.executable, str(Path(__file__).with_name("ailing_child.py"))]) as guarded:
+        monkeypatch.setattr("stages.dedup.guarded._SHARED", guarded)
+        yield
+
+
+@pytest.mark.usefixtures("ailing")
+def test_a_crash_in_a_codec_costs_one_image_and_not_the_partition(store):
+    bodies = {"a": ONE, "bad": b"ill:signal:SIGSEGV", "b": TWO, "worse": b"ill:signal:SIGABRT", "c": JPEG}
+    done = inspect(handed(store, bodies))
+    assert done.reasons() == {"bad": "dedup.undecodable", "worse": "dedup.undecodable"}
+    assert done.left()["bad"]["detail"] == "the codec crashed (SIGSEGV)"
+    assert sorted(done.table("inspected")["sample_id"]) == ["a", "b", "c"]
+    sound = {key: bodies[key] for key in "abc"}
+    assert done.table("inspected").equals(inspect(handed(store, sound, "new.tar")).table("inspected"))
+
+
+@pytest.mark.usefixtures("ailing")
+def test_a_crash_in_a_codec_costs_one_image_of_a_hash_list(store, tmp_path):
+    files = {"a.png": ONE, "bad.jpg": b"ill:signal:SIGSEGV", "c.jpg": JPEG, "large.png": bytes(20_000)}
+    for name, body in files.items():
+        (tmp_path / name).write_bytes(body)
+    told = []
+    with open_archive(store, str(tmp_path)) as archive:
+        hashed = hash_images(archive, "exact", 10_000, 10_000, lambda done, whole: told.append((done, whole)))
+    assert hashed.frame["item"].to_list() == ["a.png", "c.jpg"]
+    assert hashed.unread == [
+        ("bad.jpg", "dedup.undecodable: the codec crashed (SIGSEGV)"),
+        ("large.png", "too_large: 20000"),
+    ]
+    assert told == [(n, 4) for n in (1, 2, 3, 4)]
 
 
 def test_equal_bytes_are_decoded_once(store):
