@@ -41,8 +41,8 @@ bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/filter.py
 	$(BIN)/python benchmarks/download.py
 	$(BIN)/python benchmarks/tars.py
-	$(BIN)/python benchmarks/bench_phash.py
-	$(BIN)/python benchmarks/bench_neardup.py
+	$(BIN)/python benchmarks/hash.py
+	$(BIN)/python benchmarks/near_duplicates.py
 	$(BIN)/python benchmarks/bench_memory.py
 	$(BIN)/python benchmarks/caption.py
 	$(BIN)/python benchmarks/geo.py

@@ -129,7 +129,12 @@ class Dedup(_Table):
     subsets: list[Literal["pub11", "rs3"]] = Field(default=["pub11"], description="subsets that lose their copies")
     order: list[str] = ["laion2b,laion400m,coyo700m", "*", "laioncoco"]
     confirm: Literal["thumbnail", "none"] = "thumbnail"
-    confirm_levels: Annotated[float, Field(ge=0, le=255)] = 6.0
+    confirm_noise: Annotated[float, Field(ge=0, le=255)] = Field(
+        default=0.8, description="grey levels that an encoder may add to a thumbnail"
+    )
+    confirm_correlation: Annotated[float, Field(ge=-1, le=1)] = Field(
+        default=0.86, description="least correlation of the thumbnails of pictures whose hashes are equal"
+    )
     benchmarks: list[str] = Field(
         default=[], description="NAME=PATH each: hash lists, folders or archives of evaluation images, to keep out"
     )

@@ -28,8 +28,8 @@ def cluster_evidence(
 
     Of a copy: ``leader``, ``via``, ``proof``, and where that is near ``distance`` (bits), ``confirm`` and
     ``confirm_limit``, the greatest difference of the thumbnails for these two (grey levels); of a leader how many
-    ``copies`` left for it. Of both ``radius`` and ``confirm_levels`` that the commit was made under, and ``members``,
-    the copies that differ most first, with how many ``more`` there are.
+    ``copies`` left for it. Of both the ``radius`` that the commit was made under, and ``members``, the copies that
+    differ most first, with how many ``more`` there are.
 
     Args:
         store: The workdir.
@@ -45,7 +45,7 @@ def cluster_evidence(
     evidence = {}
     for identity, leader in of_sample.items():
         own = ties.tie(mine[identity]) if identity in mine else {"copies": found[leader].rows - 1}
-        limits: dict[str, JsonValue] = {"radius": ties.rule.radius, "confirm_levels": ties.rule.levels}
+        limits: dict[str, JsonValue] = {"radius": ties.rule.radius}
         evidence[identity] = {"leader": leader, **own, **limits, **ties.members(found[leader])}
     return evidence
 
@@ -107,8 +107,8 @@ class _Ties:
         if member.distance is None:
             return tie
         tie |= {"distance": member.distance, "confirm": member.confirm}
-        if member.sample_id in self.textures and member.via in self.textures:
-            limit = self.rule.limit(self.textures[member.sample_id], self.textures[member.via])
+        if self.rule.proof and member.sample_id in self.textures and member.via in self.textures:
+            limit = self.rule.limit(self.textures[member.sample_id], self.textures[member.via], member.distance)
             tie["confirm_limit"] = round(limit, 4)
         return tie
 

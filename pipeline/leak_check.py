@@ -19,11 +19,12 @@ from pipeline.errors import UserError
 from pipeline.line import step_named
 from pipeline.progress import stderr_say
 from pipeline.table_scan import scan
-from stages.dedup.evaluation_sets import EvaluationSet, read_images_of, read_set
-from stages.dedup.hash_lists import HashKind, HashListError
+from stages.dedup.evaluation_sets import EvaluationSet, HashListError, read_images_of, read_set
+from stages.dedup.guarded_process import GuardError
+from stages.dedup.hash_lists import HashKind
 from stages.dedup.leak_finder import LeakFinder
 from stages.dedup.leaks import HashKindError
-from stages.dedup.near import NO_PROOF
+from stages.dedup.second_proof import proof_of
 from stages.members import ArchiveError
 from stages.uris import is_absolute
 
@@ -41,7 +42,7 @@ def make_hash_list(images: str, out: Path, kind: HashKind) -> int:
     """
     try:
         made = read_images_of(Store("."), out.stem, _absolute(images), kind, _Teller())
-    except ArchiveError as error:
+    except (ArchiveError, GuardError) as error:
         raise UserError(str(error)) from error
     _say_unread(images, made.unread)
     if made.items.is_empty():
@@ -66,8 +67,7 @@ def check_leaks(recipe: Recipe, store: Store, benchmarks: Sequence[str], out: Pa
         The exit code.
     """
     sets = [_evaluation_set(entry, recipe) for entry in benchmarks]
-    levels = recipe.dedup.confirm_levels if recipe.dedup.confirm == "thumbnail" else NO_PROOF
-    finder = LeakFinder(sets, recipe.dedup.radius, levels)
+    finder = LeakFinder(sets, recipe.dedup.radius, proof_of(recipe.flat()))
     checked, missing = 0, 0
     try:
         for images, left_out in _inspected(recipe, store):
@@ -97,7 +97,7 @@ def _evaluation_set(entry: str, recipe: Recipe) -> EvaluationSet:
         raise UserError(f"--benchmark {error}") from error
     try:
         one = read_set(Store("."), name, _absolute(path), recipe.dedup.hash, _Teller())
-    except (ArchiveError, HashListError) as error:
+    except (ArchiveError, GuardError, HashListError) as error:
         raise UserError(f"--benchmark {name}: {error}") from error
     _say_unread(path, one.unread)
     return one

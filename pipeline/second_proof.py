@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+
 from manifests.manifest import Manifest
-from stages.dedup.near import LOW_TEXTURE_LEVELS, LOW_TEXTURE_SHARE, NO_PROOF
+from stages.dedup.second_proof import SecondProof, proof_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,27 +17,27 @@ class Rule:
     """The settings that a commit of dedup.cluster was made under.
 
     Attributes:
-        radius: Greatest hash distance, bits.
-        levels: Greatest mean absolute thumbnail difference, grey levels; `NO_PROOF`: hashes alone decide.
+        radius: Greatest distance of perceptual hashes, bits.
+        proof: When thumbnails agree; None: the perceptual hash alone decides.
     """
 
     radius: int
-    levels: float
+    proof: SecondProof | None
 
     @classmethod
     def of(cls, manifest: Manifest) -> Rule:
         """Read the rule out of the commit's own settings."""
         settings = manifest.parts.recipe
-        proven = settings["dedup.confirm"] == "thumbnail"
-        levels = float(cast("float", settings["dedup.confirm_levels"])) if proven else NO_PROOF
-        return cls(cast("int", settings["dedup.radius"]), levels)
+        return cls(cast("int", settings["dedup.radius"]), proof_of(settings))
 
-    def limit(self, one: float, other: float) -> float:
-        """Return the limit for two pictures, in grey levels: a share of it where either has little texture.
+    def limit(self, one: float, other: float, bits: int) -> float:
+        """Return the greatest difference of two thumbnails that agree, grey levels; infinite without a second proof.
 
         Args:
             one: Texture of one picture, grey levels.
             other: Texture of the other.
+            bits: Distance of their hashes.
         """
-        low = min(one, other) < LOW_TEXTURE_LEVELS and self.levels < NO_PROOF
-        return self.levels * LOW_TEXTURE_SHARE if low else self.levels
+        if self.proof is None:
+            return math.inf
+        return float(self.proof.limit(np.array([one]), np.array([other]), np.array([bits]))[0])

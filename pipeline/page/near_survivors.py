@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from manifests.manifest import Manifest
 from manifests.schemas import TABLES
 from manifests.store import Store
+from manifests.tables import empty_frame
 from pipeline.second_proof import Rule
 from pipeline.table_scan import scan
 from stages.dedup.pigeonhole import MAX_RADIUS, pairs_within
+from stages.dedup.rows import thumbnails_of
+from stages.dedup.second_proof import Looks, confirmed
 
 MOST_ROWS = 1_000_000
 BEYOND_BITS = 2
@@ -40,8 +43,10 @@ class Pair:
         first: Sample id of one, the lesser.
         second: Sample id of the other.
         distance: Bits between their hashes.
-        confirm: Mean absolute difference of their thumbnails, grey levels.
+        confirm: Standard deviation of the difference of their thumbnails, grey levels.
         limit: The greatest at which thumbnails of these two agree, grey levels.
+        brightness: Difference of their mean brightness, grey levels.
+        agrees: Whether the thumbnails agree.
     """
 
     first: str
@@ -49,6 +54,8 @@ class Pair:
     distance: int
     confirm: float
     limit: float
+    brightness: float
+    agrees: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +111,11 @@ def near_survivors(
             key=lambda pair: (pair.distance, pair.confirm, pair.first, pair.second),
         ),
         disagreed=sorted(
-            (pair for pair in within if _differs(pair)),
+            (pair for pair in within if not pair.agrees),
             key=lambda pair: (pair.confirm - pair.limit, pair.distance, pair.first, pair.second),
         ),
-        agreed=[pair for pair in within if not _differs(pair)],
+        agreed=[pair for pair in within if pair.agrees],
     )
-
-
-def _differs(pair: Pair) -> bool:
-    pixels = int(TABLES["inspected"].schema.field("thumbnail").type.list_size)
-    return round(pair.confirm * pixels) > int(pair.limit * pixels)  # in whole sums, as clustering compares them
 
 
 def _draw(
@@ -176,32 +178,44 @@ def _near(hashes: _Hashes, radius: int, reach: int) -> _Near:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Proofs:
-    """Second proofs of some rows: place by sample id, thumbnails int16 [N, pixels], texture float64 [N]."""
+    """Second proofs of some rows, and the place of each by sample id."""
 
     place: Mapping[str, int]
-    thumbnails: NDArray[np.int16]
-    texture: NDArray[np.float64]
+    looks: Looks
 
 
 def _proofs(store: Store, rows: pl.DataFrame, files: Mapping[str, list[str]]) -> _Proofs:
-    names, parts = ["sample_id", "texture", "thumbnail"], []
+    names = ["sample_id", "phash", "texture", "thumbnail"]
+    parts = [empty_frame(TABLES["inspected"]).select(names)]
+    schema = parts[0].schema
     for (partition,), mine in rows.partition_by("partition", as_dict=True, maintain_order=True).items():
         wanted = pl.col("sample_id").is_in(mine["sample_id"].to_list())
-        parts += [scan(store, TABLES["inspected"], path, wanted, names) for path in files[str(partition)]]
-    if not parts:
-        return _Proofs({}, np.empty((0, 0), np.int16), np.empty(0))
+        scanned = [scan(store, TABLES["inspected"], path, wanted, names) for path in files[str(partition)]]
+        parts += [frame.cast({"thumbnail": schema["thumbnail"]}) for frame in scanned]
     found = pl.concat(parts)
-    levels = found["thumbnail"].explode().to_numpy().reshape(len(found), -1).astype(np.int16)
-    place = {identity: row for row, identity in enumerate(found["sample_id"])}
-    return _Proofs(place, levels, found["texture"].to_numpy().astype(np.float64))
+    looks = Looks.of(found["phash"].to_numpy(), found["texture"].to_numpy(), thumbnails_of(found["thumbnail"]))
+    return _Proofs({identity: row for row, identity in enumerate(found["sample_id"])}, looks)
 
 
 def _judged(first: _Ids, second: _Ids, distance: _Index, proofs: _Proofs, rule: Rule) -> list[Pair]:
     """Return the pairs of rows with the difference of their thumbnails."""
-    pairs = []
-    for one, other, bits in zip(first, second, distance.tolist(), strict=True):
-        mine, theirs = proofs.place[one], proofs.place[other]
-        confirm = float(np.abs(proofs.thumbnails[mine] - proofs.thumbnails[theirs]).mean())
-        limit = rule.limit(float(proofs.texture[mine]), float(proofs.texture[theirs]))
-        pairs.append(Pair(str(one), str(other), bits, confirm, limit))
-    return pairs
+    one, other = (np.array([proofs.place[name] for name in side], np.int64) for side in (first, second))
+    looks = proofs.looks
+    agrees, _ = confirmed(looks, looks, one, other, rule.proof)
+    _, confirm = confirmed(looks, looks, one, other, None)
+    brightness = np.abs(looks.sums[one] - looks.sums[other]) / looks.thumbnails.shape[1]
+    textures = looks.texture[one].tolist(), looks.texture[other].tolist()
+    limits = [rule.limit(a, b, bits) for a, b, bits in zip(*textures, distance.tolist(), strict=True)]
+    return [
+        Pair(str(a), str(b), *values)
+        for a, b, *values in zip(
+            first,
+            second,
+            distance.tolist(),
+            confirm.tolist(),
+            limits,
+            brightness.tolist(),
+            agrees.tolist(),
+            strict=True,
+        )
+    ]

@@ -12,7 +12,7 @@ from pipeline.page.html_elements import Html, cut, element, link
 from pipeline.page.near_survivors import Pair
 from pipeline.page.small_pictures import SmallPicture
 from pipeline.second_proof import Rule
-from stages.dedup.near import NO_PROOF
+from stages.dedup.second_proof import BRIGHTNESS_LEVELS
 
 FOLDER = "img"
 _TEXT_CHARACTERS = 200
@@ -42,9 +42,9 @@ class Album:
     rule: Rule
     leaked: frozenset[str] = frozenset()
 
-    def limit(self, one: str, other: str) -> float:
-        """Return the limit for the thumbnails of two samples, grey levels."""
-        return self.rule.limit(self.cards[one].texture, self.cards[other].texture)
+    def limit(self, one: str, other: str, bits: int) -> float:
+        """Return the limit for the thumbnails of two samples whose hashes are so far apart, grey levels."""
+        return self.rule.limit(self.cards[one].texture, self.cards[other].texture, bits)
 
 
 def cluster_gallery(number: int, cluster: Cluster, album: Album) -> Html:
@@ -62,9 +62,7 @@ def dropped_pairs(members: Sequence[Member], album: Album) -> Html:
     """Return near copies, each beside the row that it was dropped for."""
     return _pairs(
         [
-            (_apart(m.distance, m.confirm, album.limit(m.sample_id, m.via), album),
-             _leader(m.via, album),
-             _figure(m.sample_id, album, "dropped"))
+            (_near(m, album), _leader(m.via, album), _figure(m.sample_id, album, "dropped"))
             for m in members
         ]
     )  # fmt: skip
@@ -74,7 +72,7 @@ def kept_pairs(pairs: Sequence[Pair], album: Album) -> Html:
     """Return pairs of which both rows stayed."""
     return _pairs(
         [
-            (_apart(pair.distance, pair.confirm, pair.limit, album),
+            (_apart(pair.distance, pair.confirm, pair.limit, album, pair.brightness),
              _leader(pair.first, album),
              _leader(pair.second, album))
             for pair in pairs
@@ -96,7 +94,7 @@ def view_words(view: int) -> str:
 
 def _leak(leak: Leak, album: Album) -> Html:
     item = element("bdi", f"{leak.benchmark}: {cut(leak.item, _ITEM_CHARACTERS)}")
-    how = element("span", f"{_bits(leak.distance)} of {album.rule.radius} apart, {view_words(leak.view)}")
+    how = element("span", f"{_bits(leak.distance)} apart, radius {album.rule.radius}, {view_words(leak.view)}")
     return _figure(leak.sample_id, album, "", item, how)
 
 
@@ -117,15 +115,25 @@ def _tie(member: Member, album: Album) -> str:
     if member.proof != "near":
         words = _PROOFS.get(member.proof, member.proof)
     else:
-        words = f"near: {_apart(member.distance, member.confirm, album.limit(member.sample_id, member.via), album)}"
+        words = f"near: {_near(member, album)}"
     return words if member.via == member.leader else f"{words}; via {member.via[:_VIA_DIGITS]}"
 
 
-def _apart(distance: int | None, confirm: float | None, limit: float, album: Album) -> str:
-    words = f"{_bits(distance or 0)} apart, radius {album.rule.radius}"
-    if album.rule.levels >= NO_PROOF or confirm is None:
+def _near(member: Member, album: Album) -> str:
+    bits = member.distance or 0
+    return _apart(bits, member.confirm, album.limit(member.sample_id, member.via, bits), album)
+
+
+def _apart(bits: int, confirm: float | None, limit: float, album: Album, brightness: float = 0.0) -> str:
+    words = f"{_bits(bits)} apart, radius {album.rule.radius}"
+    if album.rule.proof is None or confirm is None:
         return words
-    return f"{words}; thumbnails differ by {confirm:.4g} levels, limit {limit:.4g}"
+    if limit < 0:
+        return f"{words}; too little to see for a proof by thumbnails"
+    told = f"{words}; thumbnails differ by {confirm:.4g} levels, limit {limit:.4g}"
+    if brightness > BRIGHTNESS_LEVELS:
+        told += f"; brightness by {brightness:.3g}, limit {BRIGHTNESS_LEVELS:g}"
+    return told
 
 
 def _bits(distance: int) -> str:

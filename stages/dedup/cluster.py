@@ -17,12 +17,13 @@ from stages.dedup.evaluation_sets import KEY, planned_sets
 from stages.dedup.grouping import SCHEMA, Groups, Index, group_rows
 from stages.dedup.leak_finder import LeakFinder
 from stages.dedup.leaks import one_kind
-from stages.dedup.near import NO_PROOF
-from stages.dedup.rows import Rows
+from stages.dedup.rows import Rows, thumbnails_of
+from stages.dedup.second_proof import proof_of
 from stages.step import Input, Output, Prior, Result, Step, Tables, Task
 
 _REASONS = {"url": "dedup.same_url", "bytes": "dedup.same_bytes", "near": "dedup.near_duplicate"}
 _INSPECTED = ("dedup.inspect", "inspected")
+_COMPARED = ["sample_id", "sha256", "hash_kind", "phash", "thumbnail", "texture"]
 _POOL = ("filter.pool", "candidates")
 
 
@@ -39,7 +40,10 @@ class Cluster(Step):
     name = "dedup.cluster"
     kind = "reduce"
     VERSION = 2
-    reads = ("dedup.radius", "dedup.confirm", "dedup.confirm_levels", "dedup.order", "dedup.subsets")
+    reads = (
+        "dedup.radius", "dedup.confirm", "dedup.confirm_noise", "dedup.confirm_correlation", "dedup.order",
+        "dedup.subsets",
+    )  # fmt: skip
     asks = (KEY,)
     inputs = (Input(*_INSPECTED), Input(*_POOL))
     outputs = ("survivors", "clusters", "leaks")
@@ -50,11 +54,11 @@ class Cluster(Step):
         del prior
         settings = task.settings
         radius = settings.integer("dedup.radius")
-        levels = settings.number("dedup.confirm_levels") if settings.text("dedup.confirm") == "thumbnail" else NO_PROOF
+        proof = proof_of(settings.values)
         sets = planned_sets(settings, tables.store, lambda words: task.post({"hashing": words}))
-        finder = LeakFinder(sets, radius, levels)
+        finder = LeakFinder(sets, radius, proof)
         pool = _Pool.read(tables, settings.texts("dedup.subsets"), settings.texts("dedup.order"), finder)
-        groups = group_rows(pool.rows, pool.thumbnails, radius, levels)
+        groups = group_rows(pool.rows, pool.thumbnails, radius, proof)
         leaving = finder.leaving(pool.rows, groups)
         written = [pool.written(part, groups, leaving, radius) for part in pool.parts]
         kept: Counter[str] = Counter()
@@ -103,16 +107,14 @@ class _Pool:
     @classmethod
     def read(cls, tables: Tables, subsets: list[str], order: list[str], finder: LeakFinder) -> _Pool:
         """Read what is compared of all partitions, and hand every picture to the finder."""
-        looked_at = [*finder.columns] if finder else []
         parts: list[_Part] = []
         rows: list[Rows] = []
         seen: Counter[str] = Counter()
         kinds: set[str] = set()
         start = 0
         for name in (file.partition for file in tables.files(*_INSPECTED)):
-            columns = list(dict.fromkeys(["sample_id", "sha256", "phash", "texture", "hash_kind", *looked_at]))
             known = tables.part(*_POOL, name, ["sample_id", "source", "subset", "url"])
-            frame = _joined(tables, name, columns, known)
+            frame = _joined(tables, name, _COMPARED, known)
             seen.update(count_by_source(frame))
             kinds.update(frame["hash_kind"].unique())
             one_kind(kinds)
@@ -134,8 +136,7 @@ class _Pool:
             if begin == end:
                 continue
             column = self.tables.part(*_INSPECTED, part.name, ["thumbnail"])["thumbnail"]
-            wanted = column.gather(part.places[some[begin:end] - part.start])
-            levels[begin:end] = wanted.explode().to_numpy().reshape(-1, 256)
+            levels[begin:end] = thumbnails_of(column.gather(part.places[some[begin:end] - part.start]))
         return levels
 
     def written(self, part: _Part, groups: Groups, leaving: pl.DataFrame, radius: int) -> _Written:

@@ -21,7 +21,7 @@ from manifests.schemas import TABLES
 from manifests.store import Store
 from manifests.tables import read_table
 from stages.archives import archive_digest, open_archive
-from stages.dedup.hash_lists import HashKind, HashListError, hash_images
+from stages.dedup.hash_lists import HashKind, hash_images
 from stages.members import ArchiveError
 from stages.step import ModelMissingError
 from stages.uris import open_uri
@@ -30,6 +30,10 @@ KEY = "dedup.benchmarks"
 _LIST = ".parquet"
 _MAX_PIXELS = 178_956_970  # as much as Pillow opens: these images are the user's own
 _MAX_BYTES = 1 << 30
+
+
+class HashListError(ValueError):
+    """A file is no hash list."""
 
 
 class BenchmarkChangedError(ModelMissingError):

@@ -5,16 +5,13 @@
 2. Equality. Rows with the same normalised url, or the same bytes, are one group, through any chain of such ties: these
    are equalities, so chains are sound. The best-ranked row represents the group.
 3. Near. Representatives are visited from the best rank down. Each joins the best-ranked representative that stays, is
-   within the radius and agrees by thumbnail; one that finds none stays. Every representative dropped is thus near the
+   its rival by a hash and agrees by thumbnail; one that finds none stays. Every representative dropped is thus near the
    one that stays, and look-alikes cannot chain: with a-b and b-c near but a-c far, b goes to a, and c stays.
 
 Only representatives are compared: members of an equality group nearly always share their bytes, and a url that served
 two pictures must not tie their look-alikes together.
 
-Thumbnails agree when their mean absolute difference is at most `confirm_levels`. Where the texture of either is below
-stages.dedup.near.LOW_TEXTURE_LEVELS, a third of that: haze, sea and blank tiles have hashes made of noise, and their
-copies differ less. Measured on 13,600 re-encoded and resized copies of 1,700 pictures: copies differ by at most 4.8
-levels, those of low texture by at most 1.3 (benchmarks/measure_radius.py).
+Rivals of a representative, and when two pictures agree, are told in stages.dedup.near and stages.dedup.second_proof.
 """
 
 from collections.abc import Sequence
@@ -27,8 +24,10 @@ import scipy.sparse
 import scipy.sparse.csgraph
 from numpy.typing import NDArray
 
-from stages.dedup.near import Pictures, Thumbnails, join_leaders
-from stages.dedup.rows import Keys, Rows
+from stages.dedup.level_pairs import Facts
+from stages.dedup.near import Thumbnails, join_leaders
+from stages.dedup.rows import Keys, Rows, thumbnails_of
+from stages.dedup.second_proof import SecondProof
 
 Index = NDArray[np.int64]
 
@@ -49,7 +48,7 @@ class Groups:
         proof: Place in `PROOFS` of how it is tied to that row, uint8 [N]: 0 for a row that stays; the same normalised
             url; the same sha256 under another url; near.
         distance: Bits between the two hashes, int16 [N]; 0 unless near.
-        confirm: Mean absolute thumbnail difference, grey levels, float32 [N]; 0 unless near.
+        confirm: Standard deviation of the difference of the thumbnails, grey levels, float32 [N]; 0 unless near.
         size: Rows of its cluster, itself among them, int64 [N].
     """
 
@@ -68,27 +67,26 @@ class Groups:
             "via_id": rows.names(self.via[some]), "proof": pl.Series(PROOFS).gather(self.proof[some]),
             "distance": self.distance[some], "confirm": self.confirm[some],
         }  # fmt: skip
-        known = [pl.when(near).then(name).alias(name) for name in ("distance", "confirm")]
-        return pl.DataFrame(columns, schema=SCHEMA).with_columns(known)
+        return pl.DataFrame(columns, schema=SCHEMA).with_columns(
+            pl.when(near).then("distance").alias("distance"), pl.when(near).then("confirm").alias("confirm")
+        )
 
 
-def group_rows(rows: Rows, thumbnails: Thumbnails, radius: int, confirm_levels: float) -> Groups:
+def group_rows(rows: Rows, thumbnails: Thumbnails, radius: int, proof: SecondProof | None) -> Groups:
     """Group copies and say by which proof each row belongs to the one that stays.
 
     Args:
         rows: Any order; no sample id twice.
         thumbnails: Reads the thumbnails of some of the rows; asked for once, for rows that have a rival.
-        radius: Greatest hash distance in bits, 0 to 16.
-        confirm_levels: Greatest mean absolute thumbnail difference in grey levels.
+        radius: Greatest distance of perceptual hashes in bits, 0 to 16.
+        proof: When thumbnails agree; None: the perceptual hash alone decides.
 
     Returns:
         Whom each row is tied to. Copies of a near row keep "url" or "bytes" and the row they copy in `via`.
 
     Raises:
-        ValueError: A sample id stands twice, or a limit is out of range.
+        ValueError: A sample id stands twice, or the radius is out of range.
     """
-    if not 0 <= confirm_levels <= 255:
-        raise ValueError(f"confirm_levels must be 0 to 255 grey levels, not {confirm_levels}")
     # From here on rows are numbered by rank; `ranked` leads back.
     ranked = np.lexsort((rows.ids[:, 1], rows.ids[:, 0], rows.tier))
     _check_ids(rows.ids)
@@ -96,37 +94,33 @@ def group_rows(rows: Rows, thumbnails: Thumbnails, radius: int, confirm_levels: 
     count = len(ranked)
     leads = np.flatnonzero(tied.representative == np.arange(count))
     places = ranked[leads]
-    pictures = Pictures(
-        phash=rows.phash[places],
-        texture=rows.texture[places],
-        thumbnails=lambda some: _in_order(thumbnails, places[some]),
-    )
-    joined = join_leaders(pictures, radius, confirm_levels)
+    facts = Facts(rows.phash[places], rows.levels[places], rows.sums[places], rows.texture[places])
+    joined = join_leaders(facts, lambda some: _in_order(thumbnails, places[some]), radius, proof)
 
     leader, via = np.arange(count), tied.via
     leader[leads] = leads[joined.leader]
     near = np.flatnonzero(leader != np.arange(count))
     via[near] = leader[near]
-    proof = np.select([tied.by_url, tied.representative != np.arange(count)], [1, 2], 0).astype(np.uint8)
-    proof[near] = PROOFS.index("near")
+    by = np.select([tied.by_url, tied.representative != np.arange(count)], [1, 2], 0).astype(np.uint8)
+    by[near] = PROOFS.index("near")
     staying = leader[tied.representative]
     return Groups(
         leader=_back(ranked[staying], ranked),
         via=_back(ranked[via], ranked),
-        proof=_back(proof, ranked),
+        proof=_back(by, ranked),
         distance=_back(_spread(joined.distance, leads, count), ranked),
         confirm=_back(_spread(joined.confirm, leads, count), ranked),
         size=_back(np.bincount(staying, minlength=count)[staying], ranked),
     )
 
 
-def group(table: pl.DataFrame, radius: int, confirm_levels: float, order: Sequence[str]) -> pl.DataFrame:
-    """Group the rows of a table that holds its thumbnails.
+def group(table: pl.DataFrame, radius: int, proof: SecondProof | None, order: Sequence[str]) -> pl.DataFrame:
+    """Group the rows of a table.
 
     Args:
-        table: The columns of `Rows.of`, and thumbnail uint8 [P] (array or list of one length); any order.
+        table: The columns of `Rows.of`; any order.
         radius: As `group_rows`.
-        confirm_levels: As `group_rows`.
+        proof: As `group_rows`.
         order: Tiers of sources, as `stages.dedup.rows.tiers`.
 
     Returns:
@@ -136,9 +130,8 @@ def group(table: pl.DataFrame, radius: int, confirm_levels: float, order: Sequen
         ValueError: As `group_rows` and `Rows.of`.
     """
     rows = Rows.of(table, order)
-    pixels = table["thumbnail"].explode().to_numpy() if len(table) else np.empty(0, np.uint8)
-    levels = pixels.reshape(len(table), -1 if len(table) else 0)
-    found = group_rows(rows, lambda some: levels[some], radius, confirm_levels)
+    levels = thumbnails_of(table["thumbnail"])
+    found = group_rows(rows, lambda some: levels[some], radius, proof)
     return found.frame(rows, np.arange(len(rows))).sort("sample_id")
 
 

@@ -15,6 +15,7 @@ from stages.dedup.evaluation_sets import EvaluationSet
 from stages.dedup.grouping import Groups
 from stages.dedup.leaks import HashKindError, find_leaks
 from stages.dedup.rows import Rows
+from stages.dedup.second_proof import SecondProof
 
 _ROWS_AT_ONCE = 200_000  # about 100 MB: enough that the sets' own hashes cost little beside
 _LEAKS = TABLES["leaks"]
@@ -26,15 +27,15 @@ class LeakFinder:
     Args:
         sets: The sets; without any nothing is looked at.
         radius: As `find_leaks`.
-        confirm_levels: As `find_leaks`.
+        proof: As `find_leaks`.
     """
 
     columns: ClassVar = ("sample_id", "hash_kind", "phash", "thumbnail", "texture")
 
-    def __init__(self, sets: Sequence[EvaluationSet], radius: int, confirm_levels: float) -> None:
+    def __init__(self, sets: Sequence[EvaluationSet], radius: int, proof: SecondProof | None) -> None:
         self._sets = sets
         self._radius = radius
-        self._levels = confirm_levels
+        self._proof = proof
         self._waiting: list[pl.DataFrame] = []
         self._found: list[pl.DataFrame] = []
 
@@ -61,7 +62,7 @@ class LeakFinder:
         images, self._waiting = pl.concat(self._waiting), []
         for one in self._sets:
             try:
-                leaks = find_leaks(images, one.items, self._radius, self._levels)
+                leaks = find_leaks(images, one.items, self._radius, self._proof)
             except HashKindError as error:
                 raise HashKindError(f"evaluation set {one.name}: {error}") from error
             numbered = leaks.join(images.select("sample_id", "number"), on="sample_id")

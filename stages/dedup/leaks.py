@@ -9,13 +9,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stages.dedup.near import LOW_TEXTURE_LEVELS, LOW_TEXTURE_SHARE, NO_PROOF
-from stages.dedup.pigeonhole import pairs_within
+from stages.dedup import level_hash
+from stages.dedup.pigeonhole import collapsed, pairs_within
+from stages.dedup.rows import thumbnails_of
+from stages.dedup.second_proof import NOTHING_TO_SEE, Looks, SecondProof, confirmed
 
 VIEWS = 8
+LEVEL_TEXTURE = 3.0
+"""Texture, grey levels, from which level hashes are compared."""
+
 _SIDE = 16
 _PAIRS_AT_ONCE = 1 << 22
-_SLICE_ROWS = 1 << 16  # thumbnails compared at once: bounds memory at about 64 MiB
 _Rows = NDArray[np.int64]
 
 
@@ -23,22 +27,22 @@ class HashKindError(ValueError):
     """Hashes that were made in different ways: they are not compared."""
 
 
-def find_leaks(images: pl.DataFrame, items: pl.DataFrame, radius: int, confirm_levels: float) -> pl.DataFrame:
+def find_leaks(images: pl.DataFrame, items: pl.DataFrame, radius: int, proof: SecondProof | None) -> pl.DataFrame:
     """Find the images that show an item of an evaluation set, in any of its eight rotations and reflections.
 
-    A pair is within the radius in its hashes and is confirmed by its thumbnails, as duplicates within a build are:
-    their mean difference is at most ``confirm_levels``, and a third of that where either picture has little texture.
+    Pairs are found and confirmed as duplicates within a build are: by either hash, then by their thumbnails. Level
+    hashes are compared from a texture of `LEVEL_TEXTURE` on: eight views of calm pictures look like very many others.
 
     Args:
         images: sample_id string, hash_kind string, phash uint64, thumbnail uint8 [256], texture float32.
         items: item string, hash_kind, phash_d4 eight uint64, thumbnail, texture; as `hash_images` makes them.
-        radius: Greatest hash distance in bits, 0 to 16.
-        confirm_levels: Grey levels; 255: hashes alone decide.
+        radius: Greatest distance of perceptual hashes in bits, 0 to 16.
+        proof: When thumbnails agree; None: the perceptual hash alone decides.
 
     Returns:
         sample_id, item, distance int16 (bits), view uint8 (the image looks like the item turned by `view` quarters;
-        from 4 on mirrored first, then turned), confirm float32 (mean difference in grey levels). Of the views of a pair
-        the nearest, sorted by sample_id and item.
+        from 4 on mirrored first, then turned), confirm float32 (standard deviation of the thumbnails' difference, grey
+        levels). Of the views of a pair the nearest, sorted by sample_id and item.
 
     Raises:
         HashKindError: The hashes are not all of one kind.
@@ -47,26 +51,47 @@ def find_leaks(images: pl.DataFrame, items: pl.DataFrame, radius: int, confirm_l
         "sample_id": pl.String, "item": pl.String, "distance": pl.Int16, "view": pl.UInt8, "confirm": pl.Float32,
     }  # fmt: skip
     one_kind(set(images["hash_kind"].unique()) | set(items["hash_kind"].unique()))
+    if proof is not None:
+        images, items = (frame.filter(pl.col("texture") >= NOTHING_TO_SEE) for frame in (images, items))
     if images.is_empty() or items.is_empty():
         return pl.DataFrame(schema=schema)
-    views = items["phash_d4"].explode().to_numpy()
-    near = _near(images["phash"].to_numpy(), views, radius)
-    if near.count() > _PAIRS_AT_ONCE and len(images) > 1:  # a placeholder on both sides: a block at a time
+    ours, theirs = _looks(images), _looks_of_views(items)
+    near = [_near(ours.phash, theirs.phash, radius)]
+    if proof is not None:
+        near.append(_near_by_level(ours, theirs))
+    if sum(one.count() for one in near) > _PAIRS_AT_ONCE and len(images) > 1:  # a placeholder on both sides
         half = len(images) // 2
-        parts = [find_leaks(part, items, radius, confirm_levels) for part in (images[:half], images[half:])]
+        parts = [find_leaks(part, items, radius, proof) for part in (images[:half], images[half:])]
         return pl.concat(parts).sort("sample_id", "item")
-    image, view, distance = near.pairs()
-    item, turn = view // VIEWS, (view % VIEWS).astype(np.uint8)
-    confirm, agrees = _confirmed(images, items, image, item, turn, confirm_levels)
+    image, view = _joined([one.pairs() for one in near])
+    agrees, confirm = confirmed(ours, theirs, image, view, proof)
+    image, view = image[agrees], view[agrees]
     found = pl.DataFrame(
         {
-            "sample_id": images["sample_id"].gather(image[agrees]), "item": items["item"].gather(item[agrees]),
-            "distance": distance[agrees].astype(np.int16), "view": turn[agrees], "confirm": confirm[agrees],
+            "sample_id": images["sample_id"].gather(image), "item": items["item"].gather(view // VIEWS),
+            "distance": np.bitwise_count(ours.phash[image] ^ theirs.phash[view]).astype(np.int16),
+            "view": (view % VIEWS).astype(np.uint8), "confirm": confirm[agrees],
         },
         schema=schema,
     )  # fmt: skip
     best = found.sort("sample_id", "item", "distance", "confirm", "view")
     return best.unique(["sample_id", "item"], keep="first", maintain_order=True)
+
+
+def _looks(images: pl.DataFrame) -> Looks:
+    return Looks.of(images["phash"].to_numpy(), images["texture"].to_numpy(), thumbnails_of(images["thumbnail"]))
+
+
+def _looks_of_views(items: pl.DataFrame) -> Looks:
+    """What is known of all views of the items, view k of item n at 8 n + k."""
+    views = _turned(thumbnails_of(items["thumbnail"])).transpose(1, 0, 2).reshape(-1, _SIDE * _SIDE)
+    return Looks.of(items["phash_d4"].explode().to_numpy(), np.repeat(items["texture"].to_numpy(), VIEWS), views)
+
+
+def _joined(found: list[tuple[_Rows, _Rows]]) -> tuple[_Rows, _Rows]:
+    """Pairs that several hashes found, each once."""
+    pairs = np.unique(np.stack([np.concatenate(side) for side in zip(*found, strict=True)]), axis=1)
+    return pairs[0], pairs[1]
 
 
 def one_kind(kinds: Collection[str]) -> None:
@@ -87,7 +112,7 @@ class _Near:
     Attributes:
         images: left (hash), image (row).
         views: right (hash), view (row).
-        hashes: left, right, bits: pairs of hashes that are near, both ways and each with itself.
+        hashes: left, right: pairs of hashes that are near, both ways and each with itself.
     """
 
     images: pl.DataFrame
@@ -101,44 +126,34 @@ class _Near:
         counted = self.hashes.join(images, on="left").join(views, on="right")
         return int(counted.select((pl.col("images").cast(pl.Int64) * pl.col("views")).sum()).item())
 
-    def pairs(self) -> tuple[_Rows, _Rows, _Rows]:
-        """Return the pairs: image, view, bits apart."""
+    def pairs(self) -> tuple[_Rows, _Rows]:
+        """Return the pairs: image, view."""
         pairs = self.hashes.join(self.images, on="left").join(self.views, on="right")
-        return pairs["image"].to_numpy(), pairs["view"].to_numpy(), pairs["bits"].to_numpy()
+        return pairs["image"].to_numpy(), pairs["view"].to_numpy()
 
 
-def _near(one: NDArray[np.uint64], other: NDArray[np.uint64], radius: int) -> _Near:
-    hashes, place = np.unique(np.concatenate([one, other]), return_inverse=True)
-    low, high, apart = pairs_within(hashes, radius)
-    same = np.arange(len(hashes))
-    # Each hash is its own neighbour; a pair of neighbours counts both ways.
-    left, right = np.concatenate([same, low, high]), np.concatenate([same, high, low])
-    bits = np.concatenate([np.zeros(len(hashes), np.int64), apart.astype(np.int64), apart.astype(np.int64)])
+def _near_by_level(ours: Looks, theirs: Looks) -> _Near:
+    rows = [np.flatnonzero(side.texture >= LEVEL_TEXTURE) for side in (ours, theirs)]
+    levels = [level_hash.level_hashes(side.thumbnails[some]) for side, some in zip((ours, theirs), rows, strict=True)]
+    near = _near(levels[0], levels[1], level_hash.RADIUS)
     return _Near(
-        pl.DataFrame({"left": place[: len(one)], "image": np.arange(len(one))}),
-        pl.DataFrame({"right": place[len(one) :], "view": np.arange(len(other))}),
-        pl.DataFrame({"left": left, "right": right, "bits": bits}),
+        near.images.with_columns(pl.Series("image", rows[0][near.images["image"].to_numpy()])),
+        near.views.with_columns(pl.Series("view", rows[1][near.views["view"].to_numpy()])),
+        near.hashes,
     )
 
 
-def _confirmed(
-    images: pl.DataFrame, items: pl.DataFrame, image: _Rows, item: _Rows, turn: NDArray[np.uint8], levels: float
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Mean differences of the thumbnails of pairs, and whether they are small enough."""
-    ours, theirs = _thumbnails(images), _turned(_thumbnails(items))
-    low_ours, low_theirs = (frame["texture"].to_numpy() < LOW_TEXTURE_LEVELS for frame in (images, items))
-    share = 1.0 if levels >= NO_PROOF else LOW_TEXTURE_SHARE
-    limit = np.where(low_ours[image] | low_theirs[item], levels * share, levels)
-    differ = np.empty(len(image), np.float32)
-    for start in range(0, len(image), _SLICE_ROWS):
-        part = slice(start, start + _SLICE_ROWS)
-        apart = np.abs(ours[image[part]].astype(np.int16) - theirs[turn[part], item[part]])
-        differ[part] = apart.mean(axis=1)
-    return differ, differ <= limit
-
-
-def _thumbnails(frame: pl.DataFrame) -> NDArray[np.uint8]:
-    return frame["thumbnail"].explode().to_numpy().reshape(len(frame), _SIDE * _SIDE)
+def _near(one: NDArray[np.uint64], other: NDArray[np.uint64], radius: int) -> _Near:
+    hashes, place = collapsed(np.concatenate([one, other]))
+    low, high, _ = pairs_within(hashes, radius)
+    same = np.arange(len(hashes), dtype=np.uint32)
+    # Each hash is its own neighbour; a pair of neighbours counts both ways.
+    left, right = np.concatenate([same, low, high]), np.concatenate([same, high, low])
+    return _Near(
+        pl.DataFrame({"left": place[: len(one)], "image": np.arange(len(one))}),
+        pl.DataFrame({"right": place[len(one) :], "view": np.arange(len(other))}),
+        pl.DataFrame({"left": left, "right": right}),
+    )
 
 
 def _turned(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,38 +1,23 @@
 """The near pass: pictures in order of rank, each joining the best-ranked one that stays and that it looks like."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.dedup.pigeonhole import pairs_within
-
-NO_PROOF = 255.0
-"""A thumbnail difference that no pair exceeds: the hash alone decides, for pictures of low texture too."""
-
-LOW_TEXTURE_LEVELS = 6.0
-LOW_TEXTURE_SHARE = 1 / 3
-_SLICE_ROWS = 1 << 16  # thumbnails compared at once: bounds memory at 32 MiB
+from stages.dedup import level_hash
+from stages.dedup.level_pairs import Facts, LevelPairs, level_pairs
+from stages.dedup.pigeonhole import collapsed, pairs_within
+from stages.dedup.second_proof import NOTHING_TO_SEE, Looks, SecondProof, confirmed
 
 Rows = NDArray[np.int64]
 Thumbnails = Callable[[Rows], NDArray[np.uint8]]
-"""Reads the thumbnails, uint8 [n, pixels], of the n rows that it is given, which rise."""
+"""Reads the thumbnails, uint8 [n, 256], of the n rows that it is given, which rise."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pictures:
-    """What is compared of K pictures, best rank first.
-
-    Attributes:
-        phash: uint64 [K].
-        texture: grey levels, float32 [K].
-        thumbnails: Reads those of the pictures that have a rival, asked for once.
-    """
-
-    phash: NDArray[np.uint64]
-    texture: NDArray[np.float32]
-    thumbnails: Thumbnails
+Compare = Callable[[Rows, Rows], tuple[NDArray[np.bool_], NDArray[np.float32]]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +27,7 @@ class Joined:
     Attributes:
         leader: int64 [K], index of the picture that stays for it; its own index if it stays itself.
         distance: bits between the two hashes, int16 [K], 0 where it stays.
-        confirm: mean absolute thumbnail difference in grey levels, float32 [K], 0 where it stays.
+        confirm: standard deviation of the thumbnails' difference, grey levels, float32 [K], 0 where it stays.
     """
 
     leader: Rows
@@ -50,49 +35,64 @@ class Joined:
     confirm: NDArray[np.float32]
 
 
-def join_leaders(pictures: Pictures, radius: int, confirm_levels: float) -> Joined:
-    """Visit the pictures from the best rank down and decide which stay.
+def join_leaders(facts: Facts, thumbnails: Thumbnails, radius: int, proof: SecondProof | None) -> Joined:
+    """Visit pictures from the best rank down and decide which stay.
 
-    A picture that nothing before it claimed stays, and claims every later unclaimed one within the radius that agrees
-    with it. As pictures are visited by rank, the first claim is that of the best-ranked leader.
+    Two pictures are rivals if their perceptual hashes are within the radius, or their level hashes within
+    `level_hash.RADIUS`; all such pairs are found. A picture that nothing before it claimed stays, and claims every
+    later unclaimed rival that agrees with it. As pictures are visited by rank, the first claim is that of the
+    best-ranked leader.
 
     Equal hashes are collapsed before pairs are searched, so k placeholders of one hash cost no k^2 pairs: a leader is
-    compared with all members of its own and the neighbouring hashes at once. Two pictures that have no other rival, as
-    most copies have, are compared with all such pairs at once. The worst case is k equal hashes whose thumbnails all
-    disagree, k^2/2 comparisons; a difference of mean brightness, which the mean absolute difference cannot undercut,
-    rules most of them out before thumbnails are looked at.
+    compared with all its rivals at once. Two pictures that have no other rival, as most copies have, are
+    compared with all such pairs at once. The worst case is k pictures of one hash that all disagree, k^2/2 comparisons;
+    brightness and texture rule most of them out before thumbnails are looked at.
 
     Args:
-        pictures: the pictures, best rank first.
-        radius: greatest hash distance in bits.
-        confirm_levels: greatest mean absolute thumbnail difference in grey levels; a third of it where the texture of
-            either picture is below LOW_TEXTURE_LEVELS.
+        facts: of K pictures, best rank first.
+        thumbnails: reads those of pictures that have a rival; asked for once.
+        radius: greatest distance of perceptual hashes in bits.
+        proof: when thumbnails agree; None: the perceptual hash alone decides.
 
     Returns:
         For each picture whom it joined.
     """
-    count = len(pictures.phash)
+    count = len(facts.phash)
     joined = Joined(np.arange(count), np.zeros(count, np.int16), np.zeros(count, np.float32))
-    near = _Near.of(pictures.phash, radius)
-    visited = np.flatnonzero(near.rivals)
+    seen = np.arange(count) if proof is None else np.flatnonzero(facts.texture >= NOTHING_TO_SEE)
+    pairs = level_pairs(facts, seen, proof) if proof is not None else LevelPairs(seen[:0], seen[:0], seen[:0])
+    by_hash = _Near.of(facts.phash, radius, seen)
+    in_crowd = _Near.of(facts.levels, level_hash.RADIUS, pairs.crowd)
+    visited = np.unique(np.concatenate((by_hash.rivals(), in_crowd.rivals(), pairs.first, pairs.second)))
     if not len(visited):
         return joined
-    proof = _Proof.of(pictures, visited, confirm_levels)
-    first, second = near.lone_pairs()
-    agrees, difference = proof.compare(first, second)
-    _join(joined, pictures.phash, first[agrees], second[agrees], difference[agrees])
+    looks = Looks.of(facts.phash[visited], facts.texture[visited], thumbnails(visited))
+    at = np.full(count, -1)
+    at[visited] = np.arange(len(visited))
+
+    def compare(one: Rows, many: Rows) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        return confirmed(looks, looks, at[one], at[many], proof)
+
+    edges = _Edges.of(pairs, compare, count)
+    free = edges.degrees == 0
+    free[in_crowd.rivals()] = False
+    first, second = by_hash.lone_pairs(free)
+    agrees, difference = compare(first, second)
+    _join(joined, facts.phash, first[agrees], second[agrees], difference[agrees])
+    rivals = ~free
+    rivals[by_hash.rivals()] = True
+    rivals[first] = rivals[second] = False
     claimed = np.zeros(count, np.bool_)
-    lone = np.zeros(count, np.bool_)
-    lone[first] = lone[second] = True
-    for leader in visited[~lone[visited]].tolist():
+    for leader in np.flatnonzero(rivals).tolist():
         if claimed[leader]:
             continue
-        others = near.around(leader)
+        others = np.unique(np.concatenate([source.around(leader) for source in (by_hash, in_crowd, edges)]))
         others = others[(others > leader) & ~claimed[others]]
-        agrees, difference = proof.compare(np.array([leader]), others)
-        ours = others[agrees]
-        claimed[ours] = True
-        _join(joined, pictures.phash, np.full(len(ours), leader), ours, difference[agrees])
+        if len(others):
+            agrees, difference = compare(np.repeat(leader, len(others)), others)
+            ours = others[agrees]
+            claimed[ours] = True
+            _join(joined, facts.phash, np.repeat(leader, len(ours)), ours, difference[agrees])
     return joined
 
 
@@ -105,111 +105,103 @@ def _join(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Near:
-    """Which pictures are within the radius of which, by their distinct hashes.
+class _Edges:
+    """Pairs of pictures that agree, found by their level hashes.
 
     Attributes:
-        of_picture: Number of each picture's hash.
+        degrees: How many each picture has, int64 [K].
+        starts: Where each picture begins in `others`.
+        others: The pictures that each agrees with, by picture.
+    """
+
+    degrees: Rows
+    starts: Rows
+    others: Rows
+
+    @classmethod
+    def of(cls, pairs: LevelPairs, compare: Compare, count: int) -> _Edges:
+        agrees, _ = compare(pairs.first, pairs.second)
+        first, second = pairs.first[agrees], pairs.second[agrees]
+        left, right = np.concatenate((first, second)), np.concatenate((second, first))
+        degrees = np.bincount(left, minlength=count)
+        return cls(degrees, np.cumsum(degrees) - degrees, right[np.argsort(left, kind="stable")])
+
+    def around(self, picture: int) -> Rows:
+        """Return the pictures that one agrees with."""
+        start = int(self.starts[picture])
+        return self.others[start : start + int(self.degrees[picture])]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Near:
+    """Which pictures are near which by one hash, through their distinct hashes.
+
+    Attributes:
+        pictures: The pictures that are compared, which rise, int64 [P].
+        counts: How many others each of them is near, int64 [P].
+        own: Number of each picture's hash, int64 [P].
         members: The pictures by hash, by rank within one.
         starts: Where each hash begins in `members`; one more than there are hashes.
         neighbours: The hashes near each hash, by hash.
         edges: Where each hash begins in `neighbours`; one more than there are hashes.
-        rivals: Of each picture, whether another one has its hash or one near it.
     """
 
-    of_picture: Rows
+    pictures: Rows
+    counts: Rows
+    own: Rows
     members: Rows
     starts: Rows
     neighbours: Rows
     edges: Rows
-    rivals: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, phash: NDArray[np.uint64], radius: int) -> "_Near":
-        hashes, of_picture = np.unique(phash, return_inverse=True)
+    def of(cls, values: NDArray[np.uint64], radius: int, pictures: Rows) -> _Near:
+        hashes, places = collapsed(values[pictures])
+        own = places.astype(np.int64)
         first, second, _ = pairs_within(hashes, radius)
         left, right = np.concatenate((first, second)), np.concatenate((second, first))
-        sizes, degrees = np.bincount(of_picture, minlength=len(hashes)), np.bincount(left, minlength=len(hashes))
+        sizes, degrees = np.bincount(own, minlength=len(hashes)), np.bincount(left, minlength=len(hashes))
+        rivals = sizes - 1 + np.bincount(left, sizes[right], len(hashes)).astype(np.int64)
         return cls(
-            of_picture=of_picture,
-            members=np.argsort(of_picture, kind="stable"),
+            pictures=pictures,
+            counts=rivals[own],
+            own=own,
+            members=pictures[np.argsort(own, kind="stable")],
             starts=np.concatenate(([0], np.cumsum(sizes))),
             neighbours=right[np.argsort(left, kind="stable")].astype(np.int64),
             edges=np.concatenate(([0], np.cumsum(degrees))),
-            rivals=((sizes > 1) | (degrees > 0))[of_picture],
         )
 
+    def rivals(self) -> Rows:
+        """Return the pictures that are near another."""
+        return self.pictures[self.counts > 0]
+
     def around(self, picture: int) -> Rows:
-        """Return all pictures of the same hash and of those near it, the picture included."""
-        own = int(self.of_picture[picture])
+        """Return all pictures of the same hash and of those near it; none if the picture is not compared."""
+        place = int(np.searchsorted(self.pictures, picture))
+        if place == len(self.pictures) or self.pictures[place] != picture:
+            return np.empty(0, np.int64)
+        own = int(self.own[place])
         hashes = np.append(self.neighbours[self.edges[own] : self.edges[own + 1]], own)
         starts, sizes = self.starts[hashes], self.starts[hashes + 1] - self.starts[hashes]
         within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         around: Rows = self.members[np.repeat(starts, sizes) + within]
         return around
 
-    def lone_pairs(self) -> tuple[Rows, Rows]:
-        """Return the pairs of pictures, better rank first, that have each other as their only rivals."""
+    def lone_pairs(self, free: NDArray[np.bool_]) -> tuple[Rows, Rows]:
+        """Return the pairs of pictures, better rank first, that have each other as their only rivals.
+
+        Args:
+            free: Of each picture, whether nothing else makes it a rival of another.
+        """
         sizes, degrees = np.diff(self.starts), np.diff(self.edges)
         twins = self.starts[:-1][(sizes == 2) & (degrees == 0)]
         single = (sizes == 1) & (degrees == 1)
         one = np.flatnonzero(single)
         other = self.neighbours[self.edges[one]]
-        one, other = (side[single[other] & (one < other)] for side in (one, other))
-        left = np.concatenate((self.members[twins], self.members[self.starts[one]]))
-        right = np.concatenate((self.members[twins + 1], self.members[self.starts[other]]))
-        return np.minimum(left, right), np.maximum(left, right)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Proof:
-    """The second proof, on the thumbnails of the pictures that have a rival.
-
-    Attributes:
-        at: Of each picture, its row in the arrays below; -1 where it has no rival.
-        levels: Thumbnails.
-        sums: Their levels added up.
-        low: Whether there is little texture.
-        limit: Greatest sum of absolute differences.
-        low_limit: The same where either has little texture.
-    """
-
-    at: Rows
-    levels: NDArray[np.uint8]
-    sums: NDArray[np.int32]
-    low: NDArray[np.bool_]
-    limit: int
-    low_limit: int
-
-    @classmethod
-    def of(cls, pictures: Pictures, visited: Rows, confirm_levels: float) -> "_Proof":
-        at = np.full(len(pictures.phash), -1)
-        at[visited] = np.arange(len(visited))
-        levels = pictures.thumbnails(visited)
-        pixels = levels.shape[1]
-        share = 1.0 if confirm_levels >= NO_PROOF else LOW_TEXTURE_SHARE
-        return cls(
-            at=at,
-            levels=levels,
-            sums=levels.sum(axis=1, dtype=np.int32),
-            low=pictures.texture[visited] < LOW_TEXTURE_LEVELS,
-            limit=int(confirm_levels * pixels),
-            low_limit=int(confirm_levels * share * pixels),
-        )
-
-    def compare(self, one: Rows, many: Rows) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Compare pictures pair by pair, or one with many.
-
-        Returns:
-            Whether each pair agrees, and its mean absolute difference in grey levels (what was not looked at because
-            the mean brightness differs too much: 255).
-        """
-        ours, theirs = np.broadcast_to(self.at[one], len(many)), self.at[many]
-        limit = np.where(self.low[theirs] | self.low[ours], self.low_limit, self.limit)
-        total = np.full(len(many), 255 * self.levels.shape[1], np.int32)
-        possible = np.flatnonzero(np.abs(self.sums[theirs] - self.sums[ours]) <= limit)
-        for start in range(0, len(possible), _SLICE_ROWS):
-            part = possible[start : start + _SLICE_ROWS]
-            apart = np.abs(self.levels[theirs[part]].astype(np.int16) - self.levels[ours[part]])
-            total[part] = apart.sum(axis=1, dtype=np.int32)
-        return total <= limit, (total / self.levels.shape[1]).astype(np.float32)
+        mutual = single[other] & (one < other)
+        left = np.concatenate((self.members[twins], self.members[self.starts[one[mutual]]]))
+        right = np.concatenate((self.members[twins + 1], self.members[self.starts[other[mutual]]]))
+        places = [np.searchsorted(self.pictures, side) for side in (left, right)]
+        both = free[places[0]] & free[places[1]]
+        return np.minimum(left, right)[both], np.maximum(left, right)[both]

@@ -1,20 +1,22 @@
-"""What clustering holds of every row: 61 bytes, whatever its url and ids are long."""
+"""What clustering holds of every row: 74 bytes, whatever its url and ids are long."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from stages.dedup.level_hash import level_hashes
 from stages.dedup.urls import normalise
 
 Keys = NDArray[np.uint64]
 
-COLUMNS = ("sample_id", "source", "url", "sha256", "phash", "texture")
+COLUMNS = ("sample_id", "source", "url", "sha256", "phash", "thumbnail", "texture")
 _KEY_BYTES = 16
 _KEY_DIGITS = 2 * _KEY_BYTES
 _NO_KEY = "0" * _KEY_DIGITS
@@ -33,6 +35,8 @@ class Rows:
         urls: Keys of the normalised urls, uint64 [N, 2]; zero where there is none.
         bodies: First halves of the sha256, uint64 [N, 2]; zero where there is none.
         phash: uint64 [N].
+        levels: Level hashes of the thumbnails, uint64 [N].
+        sums: Levels of the thumbnails added up, int32 [N].
         texture: Grey levels, float32 [N].
     """
 
@@ -41,6 +45,8 @@ class Rows:
     urls: Keys
     bodies: Keys
     phash: NDArray[np.uint64]
+    levels: NDArray[np.uint64]
+    sums: NDArray[np.int32]
     texture: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -51,8 +57,8 @@ class Rows:
         """Take rows out of a table.
 
         Args:
-            frame: sample_id string (32 hex digits), source, url string, sha256 string (hex), phash uint64, texture
-                float32; no nulls. An empty url or sha256 ties nothing.
+            frame: sample_id string (32 hex digits), source, url string, sha256 string (hex), phash uint64, thumbnail
+                uint8 [256], texture float32; no nulls. An empty url or sha256 ties nothing.
             order: As `tiers`.
 
         Raises:
@@ -61,12 +67,15 @@ class Rows:
         if missing := sorted(set(COLUMNS) - set(frame.columns)):
             raise ValueError(f"rows to group lack {', '.join(missing)}")
         tier = tiers(order, frame["source"].unique().to_list())
+        thumbnails = thumbnails_of(frame["thumbnail"])
         return cls(
             ids=_hex_keys(frame["sample_id"]),
             tier=frame["source"].replace_strict(tier, default=None, return_dtype=pl.UInt16).to_numpy(),
             urls=_url_keys(frame["url"]),
             bodies=_hex_keys(frame["sha256"]),
             phash=frame["phash"].to_numpy(),
+            levels=level_hashes(thumbnails),
+            sums=thumbnails.sum(axis=1, dtype=np.int32),
             texture=frame["texture"].to_numpy(),
         )
 
@@ -83,10 +92,16 @@ class Rows:
         return [text[start : start + _KEY_DIGITS] for start in range(0, len(text), _KEY_DIGITS)]
 
 
-_SCHEMA = {
+_SCHEMA: dict[str, Any] = {
     "sample_id": pl.String, "source": pl.String, "url": pl.String, "sha256": pl.String, "phash": pl.UInt64,
-    "texture": pl.Float32,
+    "thumbnail": pl.Array(pl.UInt8, 256), "texture": pl.Float32,
 }  # fmt: skip
+
+
+def thumbnails_of(column: pl.Series) -> NDArray[np.uint8]:
+    """Return a column of thumbnails as uint8 [N, 256], without a copy where polars holds them as arrays."""
+    levels: NDArray[np.uint8] = column.explode().to_numpy() if len(column) else np.empty(0, np.uint8)
+    return levels.reshape(len(column), 256)
 
 
 def tiers(order: Sequence[str], sources: Sequence[str]) -> dict[str, int]:

@@ -114,7 +114,9 @@ def test_evaluation_images_leave_a_finished_build_in_both_subsets(settled, tmp_p
     assert "Leak" in printed.getvalue()
 
     kept = [released(settled)["sample_id"].to_list()]
-    assert check_leaks(settled.recipe(), Store(str(settled.path)), [f"mine={folder}"], tmp_path / "l", as_json=True) == 0
+    assert (
+        check_leaks(settled.recipe(), Store(str(settled.path)), [f"mine={folder}"], tmp_path / "l", as_json=True) == 0
+    )
     capsys.readouterr()
     assert not set(pl.read_parquet(tmp_path / "l")["sample_id"]) & set(kept[0])
 

@@ -49,7 +49,12 @@ def test_comments_docstrings_and_layout_do_not_count(copy):
 @pytest.mark.parametrize(
     ("file", "old", "moved", "still"),
     [
-        ("stages/dedup/near.py", r"LOW_TEXTURE_LEVELS = 6", {"dedup.cluster"}, {"dedup.inspect", "filter.match"}),
+        (
+            "stages/dedup/second_proof.py",
+            r"BRIGHTNESS_LEVELS = 1",
+            {"dedup.cluster"},
+            {"dedup.inspect", "filter.match"},
+        ),
         ("stages/tars.py", r"tarfile\.BLOCKSIZE", {"dedup.inspect", "download.fetch", "shard.pack"}, {"filter.pool"}),
         ("manifests/identity.py", r"rs5m-draw-1", {"filter.pool", "shard.plan"}, {"dedup.inspect", "shard.pack"}),
         ("manifests/gazetteer.py", r"-place\.population", {"geo.locate"}, ALL - {"geo.locate"}),

@@ -8,7 +8,7 @@ import pytest
 from manifests.lexicon import load_lexicon, make_lexicon
 
 _SHARD = {"shard.plan", "shard.pack", "shard.index"}
-_STRICT = ("dedup.radius=0", "dedup.confirm_levels=0.0")
+_STRICT = ("dedup.radius=0", "dedup.confirm_noise=0.0", "dedup.confirm_correlation=1.0")
 # Urls that are recorded without a request to the world's server: no such name, nobody listens.
 _UNHEARD = ("http://nowhere.", "http://refuses.")
 

@@ -4,7 +4,7 @@ import pytest
 from manifests.schemas import TABLES
 from pipeline.line import LINE
 from stages.dedup.hash_lists import write_hash_list
-from stages.dedup.near import LOW_TEXTURE_LEVELS
+from stages.dedup.second_proof import CORRELATION_PER_BIT
 from tests.pipeline.page.page_reading import rewrite
 from tests.pipeline.read_commands import ask
 
@@ -90,7 +90,7 @@ def test_a_cluster_is_told_with_its_proofs_and_limits(built, released):
     for identity in clusters["sample_id"]:
         (sample,) = explained(built, identity)["samples"]
         (evidence,) = [entry["evidence"] for entry in sample["history"] if entry["step"] == "dedup.cluster"]
-        assert (evidence["leader"], evidence["radius"], evidence["confirm_levels"]) == (released["sample_id"], 4, 6.0)
+        assert (evidence["leader"], evidence["radius"]) == (released["sample_id"], 4)
         assert "more" not in evidence
         told = {member["sample_id"]: member for member in evidence["members"]}
         assert sorted(told) == copies["sample_id"].sort().to_list()
@@ -98,9 +98,11 @@ def test_a_cluster_is_told_with_its_proofs_and_limits(built, released):
             wanted = {"sample_id": row["sample_id"], "source": source[row["sample_id"]], "via": row["via_id"]}
             wanted["proof"] = row["proof"]
             if row["proof"] == "near":
-                low = min(texture[row["sample_id"]], texture[row["via_id"]]) < LOW_TEXTURE_LEVELS
-                wanted |= {"distance": row["distance"], "confirm": row["confirm"], "confirm_limit": 2.0 if low else 6.0}
-                assert row["confirm"] <= wanted["confirm_limit"]
+                textures = texture[row["sample_id"]] * texture[row["via_id"]]
+                limit = (0.8**2 + 2 * textures * (1 - 0.86 - CORRELATION_PER_BIT * row["distance"])) ** 0.5
+                wanted |= {"distance": row["distance"], "confirm": row["confirm"]}
+                wanted["confirm_limit"] = pytest.approx(limit, abs=1e-4)
+                assert row["confirm"] <= limit
             assert told[row["sample_id"]] == wanted
         if identity != released["sample_id"]:
             own = {name: value for name, value in told[identity].items() if name not in ("sample_id", "source")}

@@ -11,9 +11,15 @@ from manifests.schemas import TABLES
 from manifests.store import Store
 from manifests.tables import empty_frame, write_table
 from pipeline.page.near_survivors import near_survivors
-from stages.dedup.near import LOW_TEXTURE_LEVELS
+from stages.dedup.second_proof import CALM, CORRELATION_PER_BIT, NOTHING_TO_SEE
 
-SETTINGS = {"dedup.radius": 4, "dedup.confirm": "thumbnail", "dedup.confirm_levels": 6.0, "dedup.subsets": ["pub11"]}
+SETTINGS = {
+    "dedup.radius": 4,
+    "dedup.confirm": "thumbnail",
+    "dedup.confirm_noise": 0.8,
+    "dedup.confirm_correlation": 0.86,
+    "dedup.subsets": ["pub11"],
+}
 
 
 def stored(folder, rows, settings=SETTINGS):
@@ -54,7 +60,7 @@ def some_rows(count, seed, bits=10):
         {
             "sample_id": [hashlib.blake2b(f"{seed}{n}".encode(), digest_size=16).hexdigest() for n in range(count)],
             "phash": (rng.integers(0, 1 << bits, count, np.uint64) << np.uint64(7)) * np.uint64(3),
-            "texture": rng.choice([1.0, LOW_TEXTURE_LEVELS, 20.0], count).astype(np.float32),
+            "texture": rng.choice([0.25, 1.0, 20.0], count).astype(np.float32),
             "thumbnail": rng.integers(100, 100 + rng.integers(1, 20, count)[:, None], (count, 256)).astype(np.uint8),
             "source": rng.choice(["sbu", "vg", "fmow"], count),
             "partition": rng.choice(["web-0000", "web-0001"], count),
@@ -71,8 +77,10 @@ def by_hand(rows, radius, reach):
         for other in lines[place + 1 :]:
             bits = (one["phash"] ^ other["phash"]).bit_count()
             if bits <= reach:
-                differ = np.abs(np.array(one["thumbnail"], int) - np.array(other["thumbnail"], int)).mean()
-                limit = 2.0 if min(one["texture"], other["texture"]) < LOW_TEXTURE_LEVELS else 6.0
+                differ = (np.array(one["thumbnail"], int) - np.array(other["thumbnail"], int)).std()
+                least, textures = min(one["texture"], other["texture"]), one["texture"] * other["texture"]
+                explained = 2 * textures * max(0, 0.14 - CORRELATION_PER_BIT * bits)
+                limit = ((0.8**2 if least >= CALM else 0) + explained) ** 0.5 if least >= NOTHING_TO_SEE else -1
                 pairs[one["sample_id"], other["sample_id"]] = (bits, differ, limit)
     return pairs, lines
 
@@ -87,11 +95,13 @@ def test_every_pair_of_distinct_hashes_is_found(tmp_path, seed):
     told = {
         (p.first, p.second): (p.distance, p.confirm, p.limit) for p in [*found.outside, *found.disagreed, *found.agreed]
     }
-    assert {pair: (bits, pytest.approx(differ), limit) for pair, (bits, differ, limit) in wanted.items()} == told
+    assert {
+        pair: (bits, pytest.approx(differ), pytest.approx(limit)) for pair, (bits, differ, limit) in wanted.items()
+    } == told
     assert wanted
     assert all(pair.distance > 4 for pair in found.outside)
-    assert all(pair.distance <= 4 and pair.confirm > pair.limit for pair in found.disagreed)
-    assert all(pair.distance <= 4 and pair.confirm <= pair.limit for pair in found.agreed)
+    assert all(pair.distance <= 4 and not pair.agrees for pair in found.disagreed)
+    assert all(pair.distance <= 4 and pair.agrees and pair.confirm <= pair.limit for pair in found.agreed)
     assert [p.distance for p in found.outside] == sorted(p.distance for p in found.outside)
 
 

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from manifests.manifest import Manifest
+from manifests.schemas import TABLES
+from manifests.tables import write_table
 from pipeline.page.style import STYLE
 from pipeline.report_text import TITLES, WHEN_NOT_ZERO
 from tests.pipeline.page.page_reading import cycled, read_page, rewrite
@@ -189,10 +191,8 @@ def test_evaluation_images_are_shown_by_their_names(settled, tmp_path):
     leads = pl.col("sample_id").is_in(clusters["cluster_id"].to_list())  # their copies have left for rows that leave
     taken = inspected.sort(~leads, "sample_id").head(len(EVIL)).with_columns(cycled("item", EVIL))
     assert taken.filter(leads).height > 1
-    from stages.dedup.hash_lists import write_hash_list
-
-    columns = ["item", "sha256", "hash_kind", "phash", "phash_d4", "thumbnail", "texture"]
-    write_hash_list(taken.select(columns), tmp_path / "list.parquet")
+    table = TABLES["hash_list"]
+    write_table(table, taken.select(table.schema.names), tmp_path / "list.parquet")
     setting = f'dedup.benchmarks=["b={tmp_path}/list.parquet"]'
     assert settled.run(setting, until="dedup.cluster").exit_code == 0
     page = write(settled, tmp_path / "page", "--set", setting)
@@ -202,7 +202,7 @@ def test_evaluation_images_are_shown_by_their_names(settled, tmp_path):
     assert row == ["b", str(len(EVIL)), str(leaks["item"].n_unique()), str(leaks["sample_id"].n_unique())]
     assert leaks["item"].n_unique() == len(EVIL)
     assert "b: <script>alert(1)</script>" in page.words
-    assert "0 bits of 4 apart, as it is" in page.words
+    assert "0 bits apart, radius 4, as it is" in page.words
     report = ask(settled, "report", "--set", setting, "--json").json
     assert report["funnel"]["pub11"]["total"]["leak"] > 0
     assert "Leak" in page.tables["funnel-pub11"][0]
@@ -216,13 +216,15 @@ def test_pairs_at_the_edge_of_the_radius(settled, tmp_path):
     survivors = settled.table("dedup.cluster", "survivors").filter(pl.col("source") == "laion2b")["sample_id"].sort()
     base, outside, inside, flat = survivors[:4].to_list()
     hashes = {base: 0, outside: 0b111111, inside: 0b111 << 61, flat: 0b1 << 40}
-    grey = {base: 100, outside: 103, inside: 107, flat: 103}
+    stripes, blocks = np.tile([1, -1], 128), np.tile([1, 1, -1, -1], 64)
+    levels = {base: 0, outside: 3, inside: 12, flat: 3}
 
     def changed(frame):
         rows = frame.to_dicts()
         for row in rows:
             if row["sample_id"] in hashes:
-                row["phash"], row["thumbnail"] = hashes[row["sample_id"]], [grey[row["sample_id"]]] * 256
+                row["phash"] = hashes[row["sample_id"]]
+                row["thumbnail"] = (100 + 20 * stripes + levels[row["sample_id"]] * blocks).tolist()
                 row["texture"] = 1.0 if row["sample_id"] == flat else 20.0
         return pl.DataFrame(rows, schema=frame.schema)
 
@@ -231,11 +233,11 @@ def test_pairs_at_the_edge_of_the_radius(settled, tmp_path):
     is_safe(page, tmp_path / "page")
     outer, inner = (_part(page, *ends) for ends in (("outside", "disagreed"), ("disagreed", "about")))
     assert [_ids(pair) for pair in _pairs(outer)] == [sorted((base, outside))]
-    assert "6 bits apart, radius 4; thumbnails differ by 3 levels, limit 6<" in outer
-    # The nearest to its limit first; each picture once, so that the flat one (limit 2) is not shown beside another.
+    assert "6 bits apart, radius 4; thumbnails differ by 3 levels, limit 9.156<" in outer
+    # The nearest to its limit first; each picture once, so that the flat one is not shown beside another.
     assert _ids(_pairs(inner)[0]) == sorted((base, flat))
-    assert "1 bit apart, radius 4; thumbnails differ by 3 levels, limit 2<" in inner
-    assert all("limit 6<" not in pair or inside in pair for pair in _pairs(inner))
+    assert "1 bit apart, radius 4; thumbnails differ by 3 levels, limit 2.315<" in inner
+    assert all("limit 9.911<" not in pair or inside in pair for pair in _pairs(inner))
     assert page.text.count("rows that stayed were compared.") == 2
 
 

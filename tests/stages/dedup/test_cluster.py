@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from manifests.store import Store
 from stages.dedup.cluster import Cluster
+from tests.stages.dedup.scenes import scene, stranger
 from tests.stages.handing import Handed, perform, rows_of
 
 INSPECTED = ("sha256", "phash", "thumbnail", "texture")
@@ -15,7 +16,9 @@ def cluster(parts, **changed):
     """Rows by partition and short id; each says how it differs from a picture that resembles no other."""
     inspected, candidates = {}, {}
     for partition, rows in parts.items():
-        made = {full(key): _row(key) | given for key, given in rows.items()}
+        # Those of which a hash is said show one scene.
+        alike = {key: {"thumbnail": scene(ord(key[0]) % 15 + 1)} for key, given in rows.items() if "phash" in given}
+        made = {full(key): _row(key) | alike.get(key, {}) | given for key, given in rows.items()}
         for row in made.values():
             row["sha256"] = hashlib.sha256(row["sha256"].encode()).hexdigest() if row["sha256"] else ""
         inspected[partition] = rows_of(
@@ -46,7 +49,7 @@ def _row(key):
     digest = hashlib.sha256(key.encode()).hexdigest()
     return {
         "source": "cc3m", "subset": "pub11", "url": f"http://a.org/{key}", "sha256": digest,
-        "phash": int(digest[:16], 16), "thumbnail": [100] * 256, "texture": 30.0,
+        "phash": int(digest[:16], 16), "thumbnail": stranger(int(digest[:8], 16)), "texture": 30.0,
     }  # fmt: skip
 
 
@@ -125,9 +128,10 @@ def test_evidence_in_the_ledger():
 
 
 def test_radius_and_confirmation_are_settings():
-    rows = {"a": {"phash": 0}, "b": {"phash": 0b1111, "thumbnail": [107] * 256}}
+    rows = {"a": {"phash": 0}, "b": {"phash": 0b1111, "thumbnail": scene(9, amplitude=40)}}
     assert stay(cluster({"web-0000": rows})) == {"a", "b"}
-    assert stay(cluster({"web-0000": rows}, confirm_levels=7.0)) == {"a"}
+    assert stay(cluster({"web-0000": rows}, confirm_correlation=0.0)) == {"a"}
+    assert stay(cluster({"web-0000": rows}, confirm_noise=60.0)) == {"a"}
     assert stay(cluster({"web-0000": rows}, confirm="none")) == {"a"}
     assert stay(cluster({"web-0000": rows}, confirm="none", radius=3)) == {"a", "b"}
 
@@ -142,7 +146,8 @@ def test_survivors_go_back_to_the_partition_they_came_from():
 def test_the_group_of_a_source_is_the_split_group_else_the_cluster():
     rows = {"a": {"group": "world:7"}, "b": {}, "c": {"sha256": "s"}, "d": {"sha256": "s", "group": "world:9"}}
     done = cluster({"web-0000": rows})
-    assert {short(key): short(own) for key, own in done.table("survivors").select("sample_id", "split_group").rows()} == {
+    rows = done.table("survivors").select("sample_id", "split_group").rows()
+    assert {short(key): short(own) for key, own in rows} == {
         "a": "world:7", "b": "b", "c": "c",
     }  # fmt: skip
 

@@ -8,8 +8,10 @@ from PIL import Image
 from stages.dedup import leaks
 from stages.dedup.inspect import inspected
 from stages.dedup.leaks import HashKindError, find_leaks
+from stages.dedup.second_proof import SecondProof
 
 LIMIT = 1_000_000
+PROOF = SecondProof(0.8, 0.86)
 IMAGES = {
     "sample_id": pl.String, "hash_kind": pl.String, "phash": pl.UInt64, "thumbnail": pl.Array(pl.UInt8, 256),
     "texture": pl.Float32,
@@ -60,67 +62,75 @@ def turned(pixels, view):
 @pytest.mark.parametrize("view", range(8))
 def test_an_item_is_found_however_it_is_turned(view, kind):
     ours = images(leak=row(turned(picture(1), view), kind, "JPEG", quality=60), other=row(picture(2), kind))
-    found = find_leaks(ours, items(a=row(picture(1), kind), b=row(picture(3), kind)), 4, 6.0)
+    found = find_leaks(ours, items(a=row(picture(1), kind), b=row(picture(3), kind)), 4, PROOF)
     assert found.select("sample_id", "item", "view").rows() == [("leak", "a", view)]
     assert 0 <= found["distance"][0] <= 4
-    assert found["confirm"][0] <= 6.0
+    assert found["confirm"][0] <= 6.0  # of a texture above 30
 
 
 def test_a_resized_copy_is_found_and_a_neighbour_is_not():
     scene = picture(1, 320, 240)
     smaller = np.asarray(Image.fromarray(scene).resize((200, 150), Image.Resampling.BICUBIC))
     ours = images(smaller=row(smaller), moved=row(np.roll(scene, 80, axis=1)))
-    assert find_leaks(ours, items(a=row(scene)), 4, 6.0)["sample_id"].to_list() == ["smaller"]
+    assert find_leaks(ours, items(a=row(scene)), 4, PROOF)["sample_id"].to_list() == ["smaller"]
 
 
 def test_a_hash_without_the_proof_is_no_leak():
     one = row(picture(1))
     pale = {**one, "thumbnail": one["thumbnail"] // 2}
-    assert find_leaks(images(x=pale), items(a=one), 4, 6.0).is_empty()
-    assert find_leaks(images(x=pale), items(a=one), 4, 255.0)["sample_id"].to_list() == ["x"]
+    assert find_leaks(images(x=pale), items(a=one), 4, PROOF).is_empty()
+    assert find_leaks(images(x=pale), items(a=one), 4, None)["sample_id"].to_list() == ["x"]
 
 
 def test_of_pictures_with_little_to_see_a_stronger_proof_is_asked():
     plain = row(picture(1))
     off = {**plain, "thumbnail": plain["thumbnail"] // 8 * 8 + 4}  # up to four levels off
-    assert len(find_leaks(images(x=off), items(a=plain), 4, 4.0)) == 1
-    for texture in ({"texture": 1.0}, {}):
-        both = images(x={**off, **texture}), items(a={**plain, "texture": 5.0})
-        assert find_leaks(*both, 4, 4.0).is_empty()
+    assert len(find_leaks(images(x=off), items(a=plain), 4, PROOF)) == 1
+    for texture in (3.0, 0.9, 0.1):
+        both = images(x={**off, "texture": texture}), items(a={**plain, "texture": texture})
+        assert find_leaks(*both, 4, PROOF).is_empty()
+        assert find_leaks(*both, 4, None).height == 1
+
+
+def test_an_item_whose_hash_is_made_of_noise_is_found_by_its_blocks():
+    one = row(picture(1))
+    assert find_leaks(images(x={**one, "phash": one["phash"] ^ 0xFFF}), items(a=one), 4, PROOF)[
+        "distance"
+    ].to_list() == [12]
 
 
 def test_one_image_may_be_in_several_items_and_one_item_in_several_images():
     one = row(picture(1))
-    found = find_leaks(images(x=one, y=one), items(a=one, b=one), 0, 0.0)
+    found = find_leaks(images(x=one, y=one), items(a=one, b=one), 0, SecondProof(0.0, 1.0))
     assert found.select("sample_id", "item").rows() == [("x", "a"), ("x", "b"), ("y", "a"), ("y", "b")]
 
 
 def test_a_placeholder_on_both_sides_is_compared_block_by_block(monkeypatch):
-    plain, scene = row(np.full((40, 40, 3), 90, np.uint8)), row(picture(1))
+    plain, scene = row(picture(2)), row(picture(1))
     ours = images(**{f"x{n}": plain for n in range(9)}, leak=scene)
     theirs = items(**{f"i{n}": plain for n in range(3)}, scene=scene)
-    whole = find_leaks(ours, theirs, 4, 6.0)
+    whole = find_leaks(ours, theirs, 4, PROOF)
     assert len(whole) == 9 * 3 + 1
     monkeypatch.setattr(leaks, "_PAIRS_AT_ONCE", 50)
-    assert find_leaks(ours, theirs, 4, 6.0).equals(whole)
+    assert find_leaks(ours, theirs, 4, PROOF).equals(whole)
 
 
 def test_of_a_symmetric_item_one_view_is_told():
     half = picture(1)[:60]
     symmetric = np.concatenate([half, half[::-1]])
-    found = find_leaks(images(x=row(symmetric)), items(a=row(symmetric)), 4, 6.0)
+    found = find_leaks(images(x=row(symmetric)), items(a=row(symmetric)), 4, PROOF)
     assert found.select("item", "distance", "view").rows() == [("a", 0, 0)]
 
 
 def test_hashes_of_two_kinds_are_never_compared():
     with pytest.raises(HashKindError, match="phash64-exact and of phash64-fast"):
-        find_leaks(images(x=row(picture(1))), items(a=row(picture(1), "fast")), 4, 6.0)
+        find_leaks(images(x=row(picture(1))), items(a=row(picture(1), "fast")), 4, PROOF)
 
 
 def test_nothing_against_nothing_is_nothing():
     none, one = images(), images(x=row(picture(1)))
     for ours, theirs in ((none, items(a=row(picture(1)))), (one, items())):
-        assert find_leaks(ours, theirs, 4, 6.0).columns == ["sample_id", "item", "distance", "view", "confirm"]
+        assert find_leaks(ours, theirs, 4, PROOF).columns == ["sample_id", "item", "distance", "view", "confirm"]
 
 
 def test_pairs_are_those_of_comparing_all_with_all():
@@ -131,7 +141,7 @@ def test_pairs_are_those_of_comparing_all_with_all():
     ours = images(**{f"x{n}": {**grey, "phash": int(value)} for n, value in enumerate(base)})
     views = [[int(value ^ flip)] + [0] * 7 for value, flip in zip(base, flips, strict=True)]
     theirs = items(**{f"i{n}": {**grey, "phash_d4": view} for n, view in enumerate(views)})
-    found = find_leaks(ours, theirs, 4, 255.0).select("sample_id", "item", "distance").rows()
+    found = find_leaks(ours, theirs, 4, None).select("sample_id", "item", "distance").rows()
     wanted = [
         (f"x{n}", f"i{m}", min((int(one) ^ view).bit_count() for view in views[m]))
         for n, one in enumerate(base)
