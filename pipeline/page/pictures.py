@@ -112,10 +112,7 @@ def _leader(identity: str, album: Album) -> Html:
 
 
 def _tie(member: Member, album: Album) -> str:
-    if member.proof != "near":
-        words = _PROOFS.get(member.proof, member.proof)
-    else:
-        words = f"near: {_near(member, album)}"
+    words = _PROOFS.get(member.proof, member.proof) if member.proof != "near" else f"near: {_near(member, album)}"
     return words if member.via == member.leader else f"{words}; via {member.via[:_VIA_DIGITS]}"
 
 
