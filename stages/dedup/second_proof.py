@@ -26,6 +26,9 @@ INNER_NOISE = 0.75
 INNER_SLACK = 0.02
 """How much less the inner cells may correlate: they are fewer."""
 
+ROUNDING = 0.41
+"""What rounding two thumbnails to whole grey levels adds to the deviation of their difference: sqrt(2 / 12)."""
+
 NOTHING_TO_SEE = 0.5
 """Texture below which a picture is nobody's near copy: only its bytes and its url tell it from others."""
 
@@ -54,7 +57,7 @@ class SecondProof:
     correlation: float
 
     def limit(
-        self, one: NDArray[np.float64], other: NDArray[np.float64], bits: NDArray[np.int64], *, floor: bool = True
+        self, one: NDArray[np.float64], other: NDArray[np.float64], bits: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         """Return the greatest e at which pairs agree, grey levels; below 0 where they agree by no thumbnail.
 
@@ -62,13 +65,30 @@ class SecondProof:
             one: Textures of the one side, grey levels.
             other: Textures of the other.
             bits: Distance of the hashes.
-            floor: Whether pictures with nothing to see agree by no thumbnail.
         """
-        least = np.minimum(one, other)
-        noise = np.where(least >= CALM, self.noise, 0.0)
-        spread = 2.0 * one * other * np.maximum(1.0 - self.correlation - CORRELATION_PER_BIT * bits, 0.0)
-        limit = np.sqrt(noise * noise + spread)
-        return np.where(least >= NOTHING_TO_SEE, limit, -1.0) if floor else limit
+        noise = np.where(np.minimum(one, other) >= CALM, self.noise, 0.0)
+        limit = _explained(one, other, bits, noise, self.correlation)
+        return np.where(np.minimum(one, other) >= NOTHING_TO_SEE, limit, -1.0)
+
+    def inner_limit(
+        self, one: NDArray[np.float64], other: NDArray[np.float64], bits: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return the same for the inner cells, of these textures; calm ones may differ by what rounding adds."""
+        share = INNER_NOISE * self.noise
+        noise = np.where(np.minimum(one, other) >= CALM, share, min(share, ROUNDING))
+        return _explained(one, other, bits, noise, self.correlation - INNER_SLACK)
+
+
+def _explained(
+    one: NDArray[np.float64],
+    other: NDArray[np.float64],
+    bits: NDArray[np.int64],
+    noise: NDArray[np.float64],
+    correlation: float,
+) -> NDArray[np.float64]:
+    spread = 2.0 * one * other * np.maximum(1.0 - correlation - CORRELATION_PER_BIT * bits, 0.0)
+    explained: NDArray[np.float64] = np.sqrt(noise * noise + spread)
+    return explained
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,8 +197,7 @@ def confirmed(
 def _inner_agrees(ours: Looks, theirs: Looks, one: _Rows, other: _Rows, proof: SecondProof) -> NDArray[np.bool_]:
     left, right = _inner(ours.thumbnails[one]), _inner(theirs.thumbnails[other])
     bits = np.bitwise_count(ours.phash[one] ^ theirs.phash[other]).astype(np.int64)
-    inside = SecondProof(INNER_NOISE * proof.noise, proof.correlation - INNER_SLACK)
-    limit = inside.limit(_spread(left, np.uint8(0)), _spread(right, np.uint8(0)), bits, floor=False)
+    limit = proof.inner_limit(_spread(left, np.uint8(0)), _spread(right, np.uint8(0)), bits)
     agrees: NDArray[np.bool_] = _spread(left, right) <= limit
     return agrees
 

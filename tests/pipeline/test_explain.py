@@ -2,8 +2,8 @@ import polars as pl
 import pytest
 
 from manifests.schemas import TABLES
+from manifests.tables import write_table
 from pipeline.line import LINE
-from stages.dedup.hash_lists import write_hash_list
 from stages.dedup.second_proof import CORRELATION_PER_BIT
 from tests.pipeline.page.page_reading import rewrite
 from tests.pipeline.read_commands import ask
@@ -135,7 +135,8 @@ def test_a_leak_names_the_evaluation_images(settled, tmp_path):
     clusters = settled.table("dedup.cluster", "clusters").filter(pl.col("proof") == "bytes")
     copy, leader = clusters.row(0, named=True)["sample_id"], clusters.row(0, named=True)["cluster_id"]
     items = inspected.filter(pl.col("sample_id") == copy).with_columns(item=pl.lit("a/\u202eb.png"))
-    write_hash_list(items.select(TABLES["hash_list"].schema.names), tmp_path / "list.parquet")
+    table = TABLES["hash_list"]
+    write_table(table, items.select(table.schema.names), tmp_path / "list.parquet")
     setting = f'dedup.benchmarks=["set={tmp_path}/list.parquet"]'
     assert settled.run(setting, until="dedup.cluster").exit_code == 0
     answer = ask(settled, "explain", leader, "--set", setting, "--json")

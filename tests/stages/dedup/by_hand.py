@@ -10,6 +10,7 @@ from stages.dedup.second_proof import (
     INNER_NOISE,
     INNER_SLACK,
     NOTHING_TO_SEE,
+    ROUNDING,
 )
 
 
@@ -26,11 +27,11 @@ def alike(a, b, radius, proof):
     within = explained(apart, a["texture"], b["texture"], bits, proof.noise, proof.correlation)
     inside = [side.reshape(16, 16)[2:-2, 2:-2] for side in (ours, theirs, apart)]
     noise, correlation = proof.noise * INNER_NOISE, proof.correlation - INNER_SLACK
-    inner = explained(inside[2], inside[0].std(), inside[1].std(), bits, noise, correlation)
+    inner = explained(inside[2], inside[0].std(), inside[1].std(), bits, noise, correlation, min(noise, ROUNDING))
     return bool(least >= NOTHING_TO_SEE and abs(apart.mean()) <= BRIGHTNESS_LEVELS and within and inner)
 
 
-def explained(apart, one, other, bits, noise, correlation):
-    allowed = noise if min(one, other) >= CALM else 0.0
+def explained(apart, one, other, bits, noise, correlation, calm_noise=0.0):
+    allowed = noise if min(one, other) >= CALM else calm_noise
     slack = max(0.0, 1 - correlation - CORRELATION_PER_BIT * bits)
     return apart.std() <= (allowed**2 + 2 * one * other * slack) ** 0.5
