@@ -29,7 +29,7 @@ class Member:
         via: The row it is tied to directly.
         proof: How it is tied to that row: near, bytes or url.
         distance: Bits between the hashes of both; None unless near.
-        confirm: Mean absolute difference of their thumbnails, grey levels; None unless near.
+        confirm: Standard deviation of their thumbnails' difference, grey levels; None unless near.
     """
 
     sample_id: str

@@ -24,6 +24,7 @@ from stages.dedup.guarded_process import GuardError
 from stages.dedup.hash_lists import HashKind
 from stages.dedup.leak_finder import LeakFinder
 from stages.dedup.leaks import HashKindError
+from stages.dedup.pigeonhole import TooManyPairsError
 from stages.dedup.second_proof import proof_of
 from stages.members import ArchiveError
 from stages.uris import is_absolute
@@ -45,8 +46,6 @@ def make_hash_list(images: str, out: Path, kind: HashKind) -> int:
     except (ArchiveError, GuardError) as error:
         raise UserError(str(error)) from error
     _say_unread(images, made.unread)
-    if made.items.is_empty():
-        raise UserError(f"{images}: no image that can be read in it")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_table(TABLES["hash_list"], made.items, out)
     sys.stdout.write(f"{out}: {len(made.items):,} images, {kind} hashes\n")
@@ -76,6 +75,8 @@ def check_leaks(recipe: Recipe, store: Store, benchmarks: Sequence[str], out: Pa
         finder.finish()
     except HashKindError as error:
         raise UserError(f"{error} (`hash-images --hash {recipe.dedup.hash}`)") from error
+    except TooManyPairsError as error:
+        raise UserError(f"too many images are near each other to compare them: {error}") from error
     if not checked:
         raise UserError(f"{store.uri}: no image is inspected yet; run `rs5m-build run --until dedup.inspect` first")
     if out is not None:

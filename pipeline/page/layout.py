@@ -162,8 +162,8 @@ def _outside(facts: Facts, album: Album) -> _Section:
 def _disagreed(facts: Facts, album: Album) -> _Section:
     words = (
         "Rows within the radius that both stayed because the second proof said no: their thumbnails differ by more "
-        "than the limit, in brightness or apart from it. Those nearest to it first. A pair here that shows one picture "
-        "is a copy that was missed."
+        "than the limit, as a whole, in brightness or in their inner part. Those nearest to it first. A pair here "
+        "that shows one picture is a copy that was missed."
     )
     shown = kept_pairs(facts.pairs[1], album) if facts.pairs[1] else _none("There is no such pair.")
     content = [element("p", words), _compared(facts.near), shown]

@@ -112,7 +112,7 @@ def near_survivors(
         ),
         disagreed=sorted(
             (pair for pair in within if not pair.agrees),
-            key=lambda pair: (pair.confirm - pair.limit, pair.distance, pair.first, pair.second),
+            key=lambda pair: (max(0.0, pair.confirm - pair.limit), pair.distance, pair.first, pair.second),
         ),
         agreed=[pair for pair in within if pair.agrees],
     )

@@ -72,7 +72,7 @@ def kept_pairs(pairs: Sequence[Pair], album: Album) -> Html:
     """Return pairs of which both rows stayed."""
     return _pairs(
         [
-            (_apart(pair.distance, pair.confirm, pair.limit, album, pair.brightness),
+            (_kept_apart(pair, album),
              _leader(pair.first, album),
              _leader(pair.second, album))
             for pair in pairs
@@ -121,16 +121,22 @@ def _near(member: Member, album: Album) -> str:
     return _apart(bits, member.confirm, album.limit(member.sample_id, member.via, bits), album)
 
 
-def _apart(bits: int, confirm: float | None, limit: float, album: Album, brightness: float = 0.0) -> str:
+def _kept_apart(pair: Pair, album: Album) -> str:
+    words = _apart(pair.distance, pair.confirm, pair.limit, album)
+    if album.rule.proof is None or pair.agrees or pair.limit < 0:
+        return words
+    if pair.brightness > BRIGHTNESS_LEVELS:
+        return f"{words}; brightness by {pair.brightness:.3g}, limit {BRIGHTNESS_LEVELS:g}"
+    return words if pair.confirm > pair.limit else f"{words}; but the inner part by more than its own limit"
+
+
+def _apart(bits: int, confirm: float | None, limit: float, album: Album) -> str:
     words = f"{_bits(bits)} apart, radius {album.rule.radius}"
     if album.rule.proof is None or confirm is None:
         return words
     if limit < 0:
         return f"{words}; too little to see for a proof by thumbnails"
-    told = f"{words}; thumbnails differ by {confirm:.4g} levels, limit {limit:.4g}"
-    if brightness > BRIGHTNESS_LEVELS:
-        told += f"; brightness by {brightness:.3g}, limit {BRIGHTNESS_LEVELS:g}"
-    return told
+    return f"{words}; thumbnails differ by {confirm:.4g} levels, limit {limit:.4g}"
 
 
 def _bits(distance: int) -> str:

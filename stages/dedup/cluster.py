@@ -34,7 +34,8 @@ class Cluster(Step):
     that would stay leaves if it, or a copy that left for it, shows an image of an evaluation set.
 
     The tables are read a partition at a time: once for what is compared, once for the thumbnails of rows that have a
-    rival, once for what is written. About 100 bytes a row are held in between.
+    rival, once for what is written. In between about 100 bytes a row are held, and those thumbnails; at the end, what
+    is written.
     """
 
     name = "dedup.cluster"
@@ -66,6 +67,8 @@ class Cluster(Step):
             kept.update(count_by_source(part.survivors))
         clusters = pl.concat([pl.DataFrame(schema=SCHEMA), *(part.clusters for part in written)])
         facts: dict[str, JsonValue] = {"clusters": clusters["cluster_id"].n_unique()}
+        if groups.left_out:
+            facts["compared_by_phash_alone"] = groups.left_out
         outputs = [Output("survivors", part.survivors, partition=part.name) for part in written]
         outputs.append(Output("clusters", clusters))
         if sets:

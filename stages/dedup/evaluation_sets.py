@@ -22,6 +22,7 @@ from manifests.store import Store
 from manifests.tables import read_table
 from stages.archives import archive_digest, open_archive
 from stages.dedup.hash_lists import HashKind, hash_images
+from stages.held_images import find_samples
 from stages.members import ArchiveError
 from stages.step import ModelMissingError
 from stages.uris import open_uri
@@ -47,7 +48,7 @@ class EvaluationSet:
     Attributes:
         name: As the recipe calls it.
         items: Table `hash_list`.
-        unread: Path and reason of images that could not be read, sorted; empty for a hash list.
+        unread: Path and reason of images that could not be read, and of members passed over; empty for a hash list.
     """
 
     name: str
@@ -143,9 +144,12 @@ def read_set(store: Store, name: str, uri: str, kind: HashKind, tell: Callable[[
         ArchiveError: The folder or archive cannot be read.
         HashListError: The file is no hash list, or not there.
     """
-    if uri.endswith(_LIST):
-        return EvaluationSet(name, _read_list(store, uri), [])
-    return read_images_of(store, name, uri, kind, tell)
+    if not uri.endswith(_LIST):
+        return read_images_of(store, name, uri, kind, tell)
+    items = _read_list(store, uri)
+    if items.is_empty():
+        raise HashListError(f"{uri} is an empty list")
+    return EvaluationSet(name, items, [])
 
 
 def read_images_of(store: Store, name: str, uri: str, kind: HashKind, tell: Callable[[str], None]) -> EvaluationSet:
@@ -154,12 +158,19 @@ def read_images_of(store: Store, name: str, uri: str, kind: HashKind, tell: Call
         hashed = hash_images(
             archive, kind, _MAX_PIXELS, _MAX_BYTES, lambda done, of: tell(f"{name}: {done:,} of {of:,} images hashed")
         )
-    return EvaluationSet(name, hashed.frame, hashed.unread)
+        passed_over = archive.ignored
+    if hashed.frame.is_empty():
+        raise ArchiveError(f"{uri}: no image that can be read in it; name the folder or archive that holds the images")
+    more = [(uri, f"{passed_over} members passed over: links, hidden files, or names that lead out of it")]
+    return EvaluationSet(name, hashed.frame, hashed.unread + (more if passed_over else []))
 
 
 def _digest(store: Store, uri: str, kind: str) -> str:
     """Return the digest of a set, after checking that a list's hashes are of the kind."""
     if not uri.endswith(_LIST):
+        with open_archive(store, uri) as archive:
+            if not find_samples("imagefolder", [member.path for member in archive.members()]):
+                raise ArchiveError(f"{uri}: no image in it; name the folder or archive that holds the images")
         return archive_digest(store, uri)
     kinds = set(_read_list(store, uri, ["hash_kind"])["hash_kind"])
     if odd := sorted(kinds - {f"phash64-{kind}"}):

@@ -50,6 +50,7 @@ class Groups:
         distance: Bits between the two hashes, int16 [N]; 0 unless near.
         confirm: Standard deviation of the difference of the thumbnails, grey levels, float32 [N]; 0 unless near.
         size: Rows of its cluster, itself among them, int64 [N].
+        left_out: Rows that were compared by their perceptual hashes alone (`stages.dedup.level_pairs`).
     """
 
     leader: Index
@@ -58,6 +59,7 @@ class Groups:
     distance: NDArray[np.int16]
     confirm: NDArray[np.float32]
     size: Index
+    left_out: int
 
     def frame(self, rows: Rows, some: Index) -> pl.DataFrame:
         """Return some rows as a table with the columns of `SCHEMA`; distance and confirm are null unless near."""
@@ -111,6 +113,7 @@ def group_rows(rows: Rows, thumbnails: Thumbnails, radius: int, proof: SecondPro
         distance=_back(_spread(joined.distance, leads, count), ranked),
         confirm=_back(_spread(joined.confirm, leads, count), ranked),
         size=_back(np.bincount(staying, minlength=count)[staying], ranked),
+        left_out=joined.left_out,
     )
 
 

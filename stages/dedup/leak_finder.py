@@ -17,7 +17,7 @@ from stages.dedup.leaks import HashKindError, find_leaks
 from stages.dedup.rows import Rows
 from stages.dedup.second_proof import SecondProof
 
-_ROWS_AT_ONCE = 200_000  # about 100 MB: enough that the sets' own hashes cost little beside
+_ROWS_AT_ONCE = 1_000_000  # about half a gigabyte: enough that the sets' own hashes cost little beside
 _LEAKS = TABLES["leaks"]
 
 
@@ -30,7 +30,7 @@ class LeakFinder:
         proof: As `find_leaks`.
     """
 
-    columns: ClassVar = ("sample_id", "hash_kind", "phash", "thumbnail", "texture")
+    columns: ClassVar = ("sample_id", "sha256", "hash_kind", "phash", "thumbnail", "texture")
 
     def __init__(self, sets: Sequence[EvaluationSet], radius: int, proof: SecondProof | None) -> None:
         self._sets = sets
@@ -38,9 +38,6 @@ class LeakFinder:
         self._proof = proof
         self._waiting: list[pl.DataFrame] = []
         self._found: list[pl.DataFrame] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._sets)
 
     def look(self, frame: pl.DataFrame, numbers: NDArray[np.int64] | None = None) -> None:
         """Take pictures: a frame with `columns`, and their row numbers where they have one (-1: none)."""

@@ -20,6 +20,9 @@ LEVEL_TEXTURE = 3.0
 
 _SIDE = 16
 _PAIRS_AT_ONCE = 1 << 22
+_LEAKS = pl.Schema({
+    "sample_id": pl.String, "item": pl.String, "distance": pl.Int16, "view": pl.UInt8, "confirm": pl.Float32,
+})  # fmt: skip
 _Rows = NDArray[np.int64]
 
 
@@ -30,12 +33,13 @@ class HashKindError(ValueError):
 def find_leaks(images: pl.DataFrame, items: pl.DataFrame, radius: int, proof: SecondProof | None) -> pl.DataFrame:
     """Find the images that show an item of an evaluation set, in any of its eight rotations and reflections.
 
-    Pairs are found and confirmed as duplicates within a build are: by either hash, then by their thumbnails. Level
+    Pairs are found and confirmed as duplicates within a build are: by equal bytes, or by either hash and then by their
+    thumbnails. Level
     hashes are compared from a texture of `LEVEL_TEXTURE` on: eight views of calm pictures look like very many others.
 
     Args:
-        images: sample_id string, hash_kind string, phash uint64, thumbnail uint8 [256], texture float32.
-        items: item string, hash_kind, phash_d4 eight uint64, thumbnail, texture; as `hash_images` makes them.
+        images: sample_id string, sha256 string, hash_kind string, phash uint64, thumbnail uint8 [256], texture float32.
+        items: item string, sha256, hash_kind, phash_d4 eight uint64, thumbnail, texture; as `hash_images` makes them.
         radius: Greatest distance of perceptual hashes in bits, 0 to 16.
         proof: When thumbnails agree; None: the perceptual hash alone decides.
 
@@ -47,35 +51,37 @@ def find_leaks(images: pl.DataFrame, items: pl.DataFrame, radius: int, proof: Se
     Raises:
         HashKindError: The hashes are not all of one kind.
     """
-    schema = {
-        "sample_id": pl.String, "item": pl.String, "distance": pl.Int16, "view": pl.UInt8, "confirm": pl.Float32,
-    }  # fmt: skip
     one_kind(set(images["hash_kind"].unique()) | set(items["hash_kind"].unique()))
+    same = images.select("sample_id", "sha256").join(items.select("item", "sha256"), on="sha256")
+    equal = same.with_columns(distance=0, view=0, confirm=0.0).select(*_LEAKS).cast(_LEAKS)
+    found = pl.concat([equal, _look_alikes(images, items, radius, proof)])
+    best = found.sort("sample_id", "item", "distance", "confirm", "view")
+    return best.unique(["sample_id", "item"], keep="first", maintain_order=True)
+
+
+def _look_alikes(images: pl.DataFrame, items: pl.DataFrame, radius: int, proof: SecondProof | None) -> pl.DataFrame:
     if proof is not None:
         images, items = (frame.filter(pl.col("texture") >= NOTHING_TO_SEE) for frame in (images, items))
     if images.is_empty() or items.is_empty():
-        return pl.DataFrame(schema=schema)
+        return pl.DataFrame(schema=_LEAKS)
     ours, theirs = _looks(images), _looks_of_views(items)
     near = [_near(ours.phash, theirs.phash, radius)]
     if proof is not None:
         near.append(_near_by_level(ours, theirs))
     if sum(one.count() for one in near) > _PAIRS_AT_ONCE and len(images) > 1:  # a placeholder on both sides
         half = len(images) // 2
-        parts = [find_leaks(part, items, radius, proof) for part in (images[:half], images[half:])]
-        return pl.concat(parts).sort("sample_id", "item")
+        return pl.concat([_look_alikes(part, items, radius, proof) for part in (images[:half], images[half:])])
     image, view = _joined([one.pairs() for one in near])
     agrees, confirm = confirmed(ours, theirs, image, view, proof)
     image, view = image[agrees], view[agrees]
-    found = pl.DataFrame(
+    return pl.DataFrame(
         {
             "sample_id": images["sample_id"].gather(image), "item": items["item"].gather(view // VIEWS),
             "distance": np.bitwise_count(ours.phash[image] ^ theirs.phash[view]).astype(np.int16),
             "view": (view % VIEWS).astype(np.uint8), "confirm": confirm[agrees],
         },
-        schema=schema,
+        schema=_LEAKS,
     )  # fmt: skip
-    best = found.sort("sample_id", "item", "distance", "confirm", "view")
-    return best.unique(["sample_id", "item"], keep="first", maintain_order=True)
 
 
 def _looks(images: pl.DataFrame) -> Looks:

@@ -1,8 +1,9 @@
 """Pairs of pictures of near level hashes that the second proof may agree on, without a look at their thumbnails.
 
-Level hashes of pictures with little to see say little more than how bright they are, so there are many such pairs. They
-are searched a range of brightness at a time, and of each range only those pairs are kept whose brightness, texture and
-perceptual hashes do not rule them out: one in seven of the pool of benchmarks/dedup_quality.py.
+Level hashes of calm pictures say little more than how bright they are, so their pairs grow with the square of their
+number. They are searched a range of brightness at a time, and of each range only those pairs are kept whose brightness,
+texture and perceptual hashes do not rule them out: one in seven of the pool of benchmarks/dedup_quality.py. Where that
+is still too many for the range, its calm pictures are left to the perceptual hash alone, and counted.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from stages.dedup.second_proof import BRIGHTNESS_LEVELS, SecondProof, possible
 
 _PIXELS = 256
 _REACH = int(BRIGHTNESS_LEVELS * _PIXELS)  # as a difference of sums
-_RANGE_ROWS = 1 << 20
+_CALM = 3.0  # grey levels: nearly all pairs of the pool are of less texture
+_RANGE_ROWS = 1 << 18
 _LEAST_ROWS = 1 << 14
-_MOST_PAIRS = 20_000_000  # half a gigabyte
+_MOST_PAIRS = 8_000_000  # of a range, before most are ruled out: under a gigabyte
+_KEPT_PER_ROW = 8  # 128 bytes a row
 _SLICE_PAIRS = 1 << 20
 
 _Index = NDArray[np.int64]
@@ -50,40 +53,66 @@ class LevelPairs:
     Attributes:
         first: int64 [M].
         second: int64 [M], greater than first.
-        crowd: Pictures, which rise, of which so many are near each other that their pairs would not fit in memory:
-            theirs are not among the pairs.
+        left_out: How many pictures were not compared, because so many are near each other.
     """
 
     first: _Index
     second: _Index
-    crowd: _Index
+    left_out: int
 
 
 def level_pairs(facts: Facts, some: _Index, proof: SecondProof) -> LevelPairs:
     """Find the pairs among some pictures, which rise."""
     ranked = some[np.argsort(facts.sums[some], kind="stable")]
     sums = facts.sums[ranked].astype(np.int64)
-    found: list[tuple[_Index, _Index]] = []
-    crowds: list[_Index] = []
-    start, rows = 0, _RANGE_ROWS
+    none = np.empty(0, np.int64)
+    found = [(none, none)]
+    left_out = start = 0
+    rows = _RANGE_ROWS
     while start < len(ranked):
         stop = min(start + rows, len(ranked))
         end = int(np.searchsorted(sums, sums[stop - 1] + _REACH, side="right"))
-        try:
-            one, other, _ = pairs_within(facts.levels[ranked[start:end]], level_hash.RADIUS, most=_MOST_PAIRS)
-        except TooManyPairsError:
-            if rows > _LEAST_ROWS:
-                rows //= 2
-                continue
-            crowds.append(ranked[start:end])
-        else:
-            found += _kept(facts, ranked[start:end], one, other, stop - start, proof)
+        of_range = _of_range(facts, ranked[start:end], stop - start, proof, narrower=rows > _LEAST_ROWS)
+        if of_range is None:
+            rows //= 2
+            continue
+        found.append(of_range[0])
+        left_out += of_range[1]
         start, rows = stop, min(_RANGE_ROWS, rows * 2)
+    first, second = (np.concatenate(side) for side in zip(*found, strict=True))
+    return LevelPairs(np.minimum(first, second), np.maximum(first, second), left_out)
+
+
+def _of_range(
+    facts: Facts, rows: _Index, own: int, proof: SecondProof, *, narrower: bool
+) -> tuple[tuple[_Index, _Index], int] | None:
+    """Return the pairs of a range and how many of its own rows were left out; None if a narrower one may do better."""
+    for least in (0.0, _CALM):
+        some = np.flatnonzero(facts.texture[rows] >= least)
+        ours = int(np.searchsorted(some, own))
+        try:
+            pairs = _pairs(facts, rows[some], ours, proof)
+        except TooManyPairsError:
+            if narrower and not least:
+                return None
+            continue
+        if pairs is not None:
+            return pairs, own - ours
+    return (rows[:0], rows[:0]), own
+
+
+def _pairs(facts: Facts, rows: _Index, own: int, proof: SecondProof) -> tuple[_Index, _Index] | None:
+    """Return the pairs among rows, one of them at least among the first `own`; None if more are kept than it may be.
+
+    Raises:
+        TooManyPairsError: More than can be looked at.
+    """
+    low, high, _ = pairs_within(facts.levels[rows], level_hash.RADIUS, most=_MOST_PAIRS)
+    kept = _kept(facts, rows, low, high, own, proof)
+    if sum(len(one) for one, _ in kept) > _KEPT_PER_ROW * max(own, _LEAST_ROWS):
+        return None
     none = np.empty(0, np.int64)
-    first = np.concatenate([none, *(one for one, _ in found)])
-    second = np.concatenate([none, *(other for _, other in found)])
-    crowd = np.unique(np.concatenate([none, *crowds]))
-    return LevelPairs(np.minimum(first, second), np.maximum(first, second), crowd)
+    return np.concatenate([none, *(one for one, _ in kept)]), np.concatenate([none, *(other for _, other in kept)])
 
 
 def _kept(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.dedup import level_hash
 from stages.dedup.level_pairs import Facts, LevelPairs, level_pairs
 from stages.dedup.pigeonhole import collapsed, pairs_within
 from stages.dedup.second_proof import NOTHING_TO_SEE, Looks, SecondProof, confirmed
@@ -28,11 +27,13 @@ class Joined:
         leader: int64 [K], index of the picture that stays for it; its own index if it stays itself.
         distance: bits between the two hashes, int16 [K], 0 where it stays.
         confirm: standard deviation of the thumbnails' difference, grey levels, float32 [K], 0 where it stays.
+        left_out: pictures that were compared by their perceptual hashes alone (`LevelPairs`).
     """
 
     leader: Rows
     distance: NDArray[np.int16]
     confirm: NDArray[np.float32]
+    left_out: int
 
 
 def join_leaders(facts: Facts, thumbnails: Thumbnails, radius: int, proof: SecondProof | None) -> Joined:
@@ -58,12 +59,11 @@ def join_leaders(facts: Facts, thumbnails: Thumbnails, radius: int, proof: Secon
         For each picture whom it joined.
     """
     count = len(facts.phash)
-    joined = Joined(np.arange(count), np.zeros(count, np.int16), np.zeros(count, np.float32))
     seen = np.arange(count) if proof is None else np.flatnonzero(facts.texture >= NOTHING_TO_SEE)
-    pairs = level_pairs(facts, seen, proof) if proof is not None else LevelPairs(seen[:0], seen[:0], seen[:0])
+    pairs = level_pairs(facts, seen, proof) if proof is not None else LevelPairs(seen[:0], seen[:0], 0)
+    joined = Joined(np.arange(count), np.zeros(count, np.int16), np.zeros(count, np.float32), pairs.left_out)
     by_hash = _Near.of(facts.phash, radius, seen)
-    in_crowd = _Near.of(facts.levels, level_hash.RADIUS, pairs.crowd)
-    visited = np.unique(np.concatenate((by_hash.rivals(), in_crowd.rivals(), pairs.first, pairs.second)))
+    visited = np.unique(np.concatenate((by_hash.rivals(), pairs.first, pairs.second)))
     if not len(visited):
         return joined
     looks = Looks.of(facts.phash[visited], facts.texture[visited], thumbnails(visited))
@@ -74,19 +74,17 @@ def join_leaders(facts: Facts, thumbnails: Thumbnails, radius: int, proof: Secon
         return confirmed(looks, looks, at[one], at[many], proof)
 
     edges = _Edges.of(pairs, compare, count)
-    free = edges.degrees == 0
-    free[in_crowd.rivals()] = False
-    first, second = by_hash.lone_pairs(free)
+    first, second = edges.lone_pairs(by_hash)
     agrees, difference = compare(first, second)
     _join(joined, facts.phash, first[agrees], second[agrees], difference[agrees])
-    rivals = ~free
+    rivals = edges.degrees > 0
     rivals[by_hash.rivals()] = True
     rivals[first] = rivals[second] = False
     claimed = np.zeros(count, np.bool_)
     for leader in np.flatnonzero(rivals).tolist():
         if claimed[leader]:
             continue
-        others = np.unique(np.concatenate([source.around(leader) for source in (by_hash, in_crowd, edges)]))
+        others = np.unique(np.concatenate((by_hash.around(leader), edges.around(leader))))
         others = others[(others > leader) & ~claimed[others]]
         if len(others):
             agrees, difference = compare(np.repeat(leader, len(others)), others)
@@ -106,7 +104,7 @@ def _join(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Edges:
-    """Pairs of pictures that agree, found by their level hashes.
+    """Pairs of pictures that agree, found by their level hashes; each stands twice.
 
     Attributes:
         degrees: How many each picture has, int64 [K].
@@ -131,10 +129,25 @@ class _Edges:
         start = int(self.starts[picture])
         return self.others[start : start + int(self.degrees[picture])]
 
+    def lone_pairs(self, by_hash: _Near) -> tuple[Rows, Rows]:
+        """Return the pairs of pictures, better rank first, that have each other as their only rivals by either hash."""
+        only = np.full(len(self.degrees), -1)
+        one = np.flatnonzero(self.degrees == 1)
+        only[one] = self.others[self.starts[one]]
+        left, right = by_hash.lone_pairs()
+        free = ((self.degrees[left] == 0) | (only[left] == right)) & (
+            (self.degrees[right] == 0) | (only[right] == left)
+        )
+        alone = np.ones(len(self.degrees), np.bool_)
+        alone[by_hash.rivals()] = False
+        mutual = (one < only[one]) & (only[only[one]] == one) & alone[one] & alone[only[one]]
+        first, second = np.concatenate((left[free], one[mutual])), np.concatenate((right[free], only[one[mutual]]))
+        return first, second
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Near:
-    """Which pictures are near which by one hash, through their distinct hashes.
+    """Which pictures are near which by their perceptual hashes, through the distinct ones.
 
     Attributes:
         pictures: The pictures that are compared, which rise, int64 [P].
@@ -188,12 +201,8 @@ class _Near:
         around: Rows = self.members[np.repeat(starts, sizes) + within]
         return around
 
-    def lone_pairs(self, free: NDArray[np.bool_]) -> tuple[Rows, Rows]:
-        """Return the pairs of pictures, better rank first, that have each other as their only rivals.
-
-        Args:
-            free: Of each picture, whether nothing else makes it a rival of another.
-        """
+    def lone_pairs(self) -> tuple[Rows, Rows]:
+        """Return the pairs of pictures, better rank first, that are near each other alone."""
         sizes, degrees = np.diff(self.starts), np.diff(self.edges)
         twins = self.starts[:-1][(sizes == 2) & (degrees == 0)]
         single = (sizes == 1) & (degrees == 1)
@@ -202,6 +211,4 @@ class _Near:
         mutual = single[other] & (one < other)
         left = np.concatenate((self.members[twins], self.members[self.starts[one[mutual]]]))
         right = np.concatenate((self.members[twins + 1], self.members[self.starts[other[mutual]]]))
-        places = [np.searchsorted(self.pictures, side) for side in (left, right)]
-        both = free[places[0]] & free[places[1]]
-        return np.minimum(left, right)[both], np.maximum(left, right)[both]
+        return np.minimum(left, right), np.maximum(left, right)

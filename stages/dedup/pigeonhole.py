@@ -27,7 +27,8 @@ Distances = NDArray[np.uint8]
 
 MAX_RADIUS = 16
 MAX_PAIRS = 100_000_000
-"""The most pairs that are returned unless the caller says otherwise; they take 2.5 GB while they are sorted."""
+"""The most pairs that are returned unless the caller says otherwise; of distinct hashes they take 2.5 GB while they are
+sorted, of repeated ones four times as much."""
 
 _MAX_THREADS = 4
 _LONG_RUN = 256  # runs of at least this many equal keys are compared all with all, not neighbour by neighbour
@@ -47,7 +48,7 @@ def pairs_within(
 
     Time is near linear in hashes and pairs. k hashes that are all near each other are k^2/2 pairs, equal ones too, so
     callers collapse equal hashes first. Memory, besides the hashes: 16 bytes a hash for each thread and 8 more, 12 more
-    where they are not sorted or not distinct, and 24 bytes a pair.
+    where they are not sorted or not distinct, and 24 bytes a pair (100 where hashes repeat).
 
     Args:
         hashes: uint64 [N], fewer than 2^32. Sorted and distinct ones save time and memory.

@@ -1,3 +1,4 @@
+import hashlib
 import io
 
 import numpy as np
@@ -13,7 +14,7 @@ from stages.dedup.second_proof import SecondProof
 LIMIT = 1_000_000
 PROOF = SecondProof(0.8, 0.86)
 IMAGES = {
-    "sample_id": pl.String, "hash_kind": pl.String, "phash": pl.UInt64, "thumbnail": pl.Array(pl.UInt8, 256),
+    "sample_id": pl.String, "sha256": pl.String, "hash_kind": pl.String, "phash": pl.UInt64, "thumbnail": pl.Array(pl.UInt8, 256),
     "texture": pl.Float32,
 }  # fmt: skip
 
@@ -35,7 +36,8 @@ def encoded(pixels, kind="PNG", **options):
 
 
 def row(pixels, kind="exact", file="PNG", **options):
-    return inspected(encoded(pixels, file, **options), kind, LIMIT)
+    body = encoded(pixels, file, **options)
+    return inspected(body, kind, LIMIT) | {"sha256": hashlib.sha256(body).hexdigest()}
 
 
 def images(**rows):
@@ -44,10 +46,10 @@ def images(**rows):
 
 
 def items(**rows):
-    names = ("hash_kind", "phash_d4", "texture")
+    names = ("sha256", "hash_kind", "phash_d4", "texture")
     columns = {name: [row[name] for row in rows.values()] for name in names}
     thumbnails = [row["thumbnail"].tolist() for row in rows.values()]
-    schema = {"hash_kind": pl.String, "phash_d4": pl.Array(pl.UInt64, 8), "texture": pl.Float32}
+    schema = {"sha256": pl.String, "hash_kind": pl.String, "phash_d4": pl.Array(pl.UInt64, 8), "texture": pl.Float32}
     frame = pl.DataFrame(columns, schema=schema)
     return frame.with_columns(
         item=pl.Series(list(rows), dtype=pl.String), thumbnail=pl.Series(thumbnails, dtype=IMAGES["thumbnail"])
@@ -77,14 +79,14 @@ def test_a_resized_copy_is_found_and_a_neighbour_is_not():
 
 def test_a_hash_without_the_proof_is_no_leak():
     one = row(picture(1))
-    pale = {**one, "thumbnail": one["thumbnail"] // 2}
+    pale = {**one, "sha256": "", "thumbnail": one["thumbnail"] // 2}
     assert find_leaks(images(x=pale), items(a=one), 4, PROOF).is_empty()
     assert find_leaks(images(x=pale), items(a=one), 4, None)["sample_id"].to_list() == ["x"]
 
 
 def test_of_pictures_with_little_to_see_a_stronger_proof_is_asked():
     plain = row(picture(1))
-    off = {**plain, "thumbnail": plain["thumbnail"] // 8 * 8 + 4}  # up to four levels off
+    off = {**plain, "sha256": "", "thumbnail": plain["thumbnail"] // 8 * 8 + 4}  # up to four levels off
     assert len(find_leaks(images(x=off), items(a=plain), 4, PROOF)) == 1
     for texture in (3.0, 0.9, 0.1):
         both = images(x={**off, "texture": texture}), items(a={**plain, "texture": texture})
@@ -94,7 +96,7 @@ def test_of_pictures_with_little_to_see_a_stronger_proof_is_asked():
 
 def test_an_item_whose_hash_is_made_of_noise_is_found_by_its_blocks():
     one = row(picture(1))
-    assert find_leaks(images(x={**one, "phash": one["phash"] ^ 0xFFF}), items(a=one), 4, PROOF)[
+    assert find_leaks(images(x={**one, "sha256": "", "phash": one["phash"] ^ 0xFFF}), items(a=one), 4, PROOF)[
         "distance"
     ].to_list() == [12]
 
@@ -137,9 +139,10 @@ def test_pairs_are_those_of_comparing_all_with_all():
     draw = np.random.default_rng(7)
     base = draw.integers(0, 1 << 63, 40, dtype=np.uint64)
     flips = [np.uint64(sum(1 << int(bit) for bit in draw.choice(64, draw.integers(0, 8), replace=False))) for _ in base]
-    grey = {"hash_kind": "phash64-exact", "thumbnail": np.zeros(256, np.uint8), "texture": 50.0}
+    grey = {"sha256": "", "hash_kind": "phash64-exact", "thumbnail": np.zeros(256, np.uint8), "texture": 50.0}
     ours = images(**{f"x{n}": {**grey, "phash": int(value)} for n, value in enumerate(base)})
     views = [[int(value ^ flip)] + [0] * 7 for value, flip in zip(base, flips, strict=True)]
+    grey["sha256"] = "other"
     theirs = items(**{f"i{n}": {**grey, "phash_d4": view} for n, view in enumerate(views)})
     found = find_leaks(ours, theirs, 4, None).select("sample_id", "item", "distance").rows()
     wanted = [
@@ -148,3 +151,10 @@ def test_pairs_are_those_of_comparing_all_with_all():
         for m in range(len(views))
     ]
     assert sorted(found) == sorted((x, i, bits) for x, i, bits in wanted if bits <= 4)
+
+
+def test_equal_bytes_are_a_leak_whatever_there_is_to_see():
+    plain = row(np.full((40, 40, 3), 90, np.uint8))
+    again = row(np.full((40, 40, 3), 90, np.uint8), file="BMP")
+    found = find_leaks(images(x=plain, y=again), items(a=plain), 4, PROOF)
+    assert found.select("sample_id", "item", "distance", "view", "confirm").rows() == [("x", "a", 0, 0, 0.0)]
