@@ -141,8 +141,11 @@ def test_an_evaluation_set_that_cannot_be_used_is_refused_before_any_work(settle
     Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 60).save(tmp_path / "a.png")
     make_hash_list(str(tmp_path), settled.path / "fast.parquet", "fast")
     (settled.path / "odd.parquet").write_bytes(b"PAR1")
+    (settled.path / "empty").mkdir()
+    (settled.path / "empty/readme.txt").write_text("no image")
     for path, words in {
         "gone.parquet": "is not there", "gone": "is not there", "odd.parquet": "is no hash list",
+        "empty": "no image in it",
         "fast.parquet": "hash-images --hash exact",
     }.items():  # fmt: skip
         with pytest.raises(RecipeError, match=words):

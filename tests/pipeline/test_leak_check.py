@@ -135,3 +135,15 @@ def test_a_folder_without_images_makes_no_list(tmp_path):
     with pytest.raises(UserError, match="no image that can be read"):
         make_hash_list(str(tmp_path), tmp_path / "out.parquet", "exact")
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_members_that_are_passed_over_are_said(inspected, tmp_path, capsys):
+    Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 60).save(tmp_path / "a.png")
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(tmp_path / "a.png", "a.png")
+        link = tarfile.TarInfo("b.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "a.png"
+        tar.addfile(link)
+    assert checked(inspected, capsys, f"s={tmp_path}/set.tar")["benchmarks"]["s"]["unread"] == 1
+    check_leaks(inspected.recipe(), Store(str(inspected.path)), [f"s={tmp_path}/set.tar"], None, as_json=False)
+    assert "1 members passed over: links" in capsys.readouterr().err

@@ -14,8 +14,8 @@ from stages.dedup.second_proof import SecondProof
 LIMIT = 1_000_000
 PROOF = SecondProof(0.8, 0.86)
 IMAGES = {
-    "sample_id": pl.String, "sha256": pl.String, "hash_kind": pl.String, "phash": pl.UInt64, "thumbnail": pl.Array(pl.UInt8, 256),
-    "texture": pl.Float32,
+    "sample_id": pl.String, "sha256": pl.String, "hash_kind": pl.String, "phash": pl.UInt64, "texture": pl.Float32,
+    "thumbnail": pl.Array(pl.UInt8, 256),
 }  # fmt: skip
 
 
