@@ -50,7 +50,7 @@ class Planner:
         reading: bool = False,
     ) -> None:
         flat = recipe.flat()
-        self._lists = planned_lists(store, flat) | planned_benchmarks(store, flat)
+        self._lists = planned_lists(store, flat) | planned_benchmarks(store, flat, reading=reading)
         self._flat = _on_this_machine(recipe) | self._lists
         self._skip = frozenset(recipe.run.skip)
         self._store = store

@@ -9,6 +9,7 @@ from manifests.commits import CommitStore
 from manifests.fingerprint import Parts
 from manifests.manifest import CommitName
 from manifests.recipe import Settings
+from stages.dedup.evaluation_sets import alike_but_unseen
 from stages.step import ModelMissingError, Step
 
 
@@ -47,14 +48,21 @@ class Surroundings:
     def made_elsewhere(
         self, parts: Parts, passes: Mapping[str, list[CommitName]], commits: CommitStore
     ) -> Parts | None:
-        """Return the parts of a commit that differs in models and profile at most; None without one."""
+        """Return the parts of a commit that differs at most in models, profile and unseen evaluation sets, or None."""
         if parts.fingerprint[:16] in passes:
             return None
         own: dict[str, object] = {"models": parts.models, "profile": parts.profile}
         if self.missing:
             own["pins"] = parts.pins
-        found = (commits.read(names[-1]).parts for _, names in sorted(passes.items()))
-        return next((made for made in found if made.model_copy(update=own) == parts), None)
+        for _, names in sorted(passes.items()):
+            made = commits.read(names[-1]).parts
+            if alike_but_unseen(made.inputs, parts.inputs):
+                own["inputs"] = parts.inputs
+            else:
+                own.pop("inputs", None)
+            if made.model_copy(update=own) == parts:
+                return made
+        return None
 
 
 def with_batch(parts: Parts, batch: int) -> Parts:

@@ -28,6 +28,9 @@ from stages.step import ModelMissingError
 from stages.uris import open_uri
 
 KEY = "dedup.benchmarks"
+TABLE = "benchmarks"
+"""What the sets are called among the inputs of a step."""
+
 _LIST = ".parquet"
 _MAX_PIXELS = 178_956_970  # as much as Pillow opens: these images are the user's own
 _MAX_BYTES = 1 << 30
@@ -56,12 +59,16 @@ class EvaluationSet:
     unread: list[tuple[str, str]]
 
 
-def planned_benchmarks(store: Store, settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def planned_benchmarks(
+    store: Store, settings: Mapping[str, JsonValue], *, reading: bool = False
+) -> dict[str, JsonValue]:
     """Look at every evaluation set that a recipe names.
 
     Args:
         store: The workdir; relative names are below it.
         settings: The recipe, flat.
+        reading: Whether a build is read alone: a set that is not at hand, and one that would have to be read whole, has
+            no digest then.
 
     Returns:
         The setting, if it names any set: per set ``{"name": .., "uri": .., "digest": .., "kind": ..}``.
@@ -76,13 +83,26 @@ def planned_benchmarks(store: Store, settings: Mapping[str, JsonValue]) -> dict[
     for entry in named:
         name, uri = benchmark_of(str(entry))
         try:
-            digest = _digest(store, uri, kind)
+            digest = "" if reading and not uri.endswith(_LIST) else _digest(store, uri, kind)
         except (ArchiveError, HashListError) as error:
-            raise RecipeError(f"{KEY}: {name}: {error}") from error
+            if not reading:
+                raise RecipeError(f"{KEY}: {name}: {error}") from error
+            digest = ""
         except (OSError, ImportError, ValueError) as error:  # the last two: fsspec's words about a protocol
-            raise RecipeError(f"{KEY}: {name}: {uri}: cannot be read: {error}") from error
+            if not reading:
+                raise RecipeError(f"{KEY}: {name}: {uri}: cannot be read: {error}") from error
+            digest = ""
         planned.append({"name": name, "uri": uri, "digest": digest, "kind": kind})
     return {KEY: planned}
+
+
+def alike_but_unseen(made: Iterable[tuple[str, str, str]], planned: Iterable[tuple[str, str, str]]) -> bool:
+    """Tell whether a commit's inputs are the planned ones, whatever the evaluation sets that have no digest held."""
+    unseen = {(table, name) for table, name, digest in planned if table == TABLE and not digest}
+    of_made, of_planned = (
+        sorted(item if item[:2] not in unseen else (*item[:2], "") for item in inputs) for inputs in (made, planned)
+    )
+    return of_made == of_planned
 
 
 def benchmark_inputs(keys: Iterable[str], settings: Mapping[str, JsonValue]) -> list[tuple[str, str, str]]:
@@ -94,7 +114,7 @@ def benchmark_inputs(keys: Iterable[str], settings: Mapping[str, JsonValue]) -> 
     """
     sets = settings[KEY] if KEY in keys else []
     return [
-        ("benchmarks", str(told["name"]), str(told["digest"]))
+        (TABLE, str(told["name"]), str(told["digest"]))
         for told in (sets if isinstance(sets, list) else [])
         if isinstance(told, dict)
     ]

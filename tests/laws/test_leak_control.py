@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import polars as pl
 import pytest
@@ -158,3 +159,25 @@ def test_an_evaluation_set_that_cannot_be_used_is_refused_before_any_work(settle
 def test_evaluation_sets_are_written_as_name_and_path(settled, sets, words):
     with pytest.raises(RecipeError, match=words):
         settled.recipe(f"dedup.benchmarks={sets}")
+
+
+def test_who_reads_a_build_need_not_have_its_evaluation_sets(settled, tmp_path):
+    folder = evaluation_images(settled.path / "sets/mine", chosen(settled, "pub11", 1))
+    make_hash_list(str(folder), settled.path / "mine.parquet", "exact")
+    sets = 'dedup.benchmarks=["mine=mine.parquet", "more=sets/mine"]'
+    assert settled.run(sets).exit_code == 0
+    shutil.rmtree(folder)
+    (settled.path / "mine.parquet").rename(tmp_path / "elsewhere.parquet")
+    recipe, store = settled.recipe(sets), Store(str(settled.path))
+    planner, _ = planner_over(recipe, store, reading=True)
+    report = make_report(recipe, store, planner)
+    assert report["complete"]
+    assert [told["benchmark"] for told in report["leaks"]] == ["mine", "more"]
+    other = settled.recipe('dedup.benchmarks=["mine=mine.parquet"]')
+    planner, _ = planner_over(other, store, reading=True)
+    assert not make_report(other, store, planner)["complete"]
+    make_hash_list(
+        str(evaluation_images(tmp_path / "new", chosen(settled, "rs3", 1))), settled.path / "mine.parquet", "exact"
+    )
+    planner, _ = planner_over(recipe, store, reading=True)
+    assert not make_report(recipe, store, planner)["complete"]
