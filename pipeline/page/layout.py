@@ -142,11 +142,12 @@ def _clusters(facts: Facts, album: Album) -> _Section:
 def _dropped(facts: Facts, album: Album) -> _Section:
     words = (
         "Near copies that left, the farthest hashes first, then the greatest difference of thumbnails: the doubtful "
-        "ones. Left the row that stayed, right the one that was dropped for it. A pair here that shows two different "
-        "pictures was dropped wrongly. Each picture is shown once."
+        "ones. Those beyond the radius were found by the brightness of their parts. Left the row that stayed, right "
+        "the one that was dropped for it. A pair here that shows two different pictures was dropped wrongly. Each "
+        "picture is shown once."
     )
     shown = dropped_pairs(facts.dropped, album) if facts.dropped else _none("No row left as a near copy.")
-    return "inside", "Just inside the radius: dropped", [element("p", words), shown]
+    return "inside", "Just inside the limits: dropped", [element("p", words), shown]
 
 
 def _outside(facts: Facts, album: Album) -> _Section:
