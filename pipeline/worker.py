@@ -214,7 +214,12 @@ def table_of(step: Step, output: str) -> TableSpec:
 class _Tables:
     def __init__(self, store: Store, inputs: list[InputFile]) -> None:
         self.store = store
-        self._inputs = inputs
+        # By output and by partition of it: a reduce step asks for tens of thousands of partitions one by one.
+        self._outputs: dict[tuple[str, str], list[StoredFile]] = {}
+        self._parts: dict[tuple[str, str, str], list[StoredFile]] = {}
+        for given in sorted(inputs, key=lambda given: given.file.partition):
+            self._outputs.setdefault((given.step, given.table), []).append(given.file)
+            self._parts.setdefault((given.step, given.table, given.file.partition), []).append(given.file)
 
     def frame(self, step: str, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         return self._joined(step, table, self.files(step, table), columns)
@@ -224,12 +229,10 @@ class _Tables:
         return [(f.partition, read_stored(self.store, spec, f.path, columns)) for f in self.files(step, table)]
 
     def part(self, step: str, table: str, partition: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        mine = [file for file in self.files(step, table) if file.partition == partition]
-        return self._joined(step, table, mine, columns)
+        return self._joined(step, table, self._parts.get((step, table, partition), []), columns)
 
     def files(self, step: str, output: str) -> list[StoredFile]:
-        found = [i.file for i in self._inputs if (i.step, i.table) == (step, output)]
-        return sorted(found, key=lambda file: file.partition)
+        return list(self._outputs.get((step, output), []))
 
     def _joined(
         self, step: str, table: str, files: Sequence[StoredFile], columns: Sequence[str] | None

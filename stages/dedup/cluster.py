@@ -56,7 +56,7 @@ class Cluster(Step):
         settings = task.settings
         radius = settings.integer("dedup.radius")
         proof = proof_of(settings.values)
-        sets = planned_sets(settings, tables.store, lambda words: task.post({"hashing": words}))
+        sets = planned_sets(settings, tables.store)
         finder = LeakFinder(sets, radius, proof)
         pool = _Pool.read(tables, settings.texts("dedup.subsets"), settings.texts("dedup.order"), finder)
         groups = group_rows(pool.rows, pool.thumbnails, radius, proof)

@@ -120,13 +120,12 @@ def benchmark_inputs(keys: Iterable[str], settings: Mapping[str, JsonValue]) -> 
     ]
 
 
-def planned_sets(settings: Settings, store: Store, tell: Callable[[str], None]) -> list[EvaluationSet]:
+def planned_sets(settings: Settings, store: Store) -> list[EvaluationSet]:
     """Read the sets that a step's settings name, in order; what is no hash list is hashed.
 
     Args:
         settings: With the sets as `planned_benchmarks` returns them.
         store: The workdir.
-        tell: Told in words how far it is.
 
     Raises:
         BenchmarkChangedError: If a set is not what it was when the run was planned, or is gone.
@@ -142,7 +141,7 @@ def planned_sets(settings: Settings, store: Store, tell: Callable[[str], None]) 
             digest = _digest(store, uri, kind)
             if digest != told["digest"]:
                 raise BenchmarkChangedError(f"{where} changed while the run went on: run again")
-            found.append(read_set(store, name, uri, "fast" if kind == "fast" else "exact", tell))
+            found.append(read_set(store, name, uri, "fast" if kind == "fast" else "exact"))
         except (ArchiveError, HashListError) as error:
             raise BenchmarkChangedError(
                 f"{where}: {error}; it was there when the run was planned: give all machines the set, or run again"
@@ -150,7 +149,11 @@ def planned_sets(settings: Settings, store: Store, tell: Callable[[str], None]) 
     return found
 
 
-def read_set(store: Store, name: str, uri: str, kind: HashKind, tell: Callable[[str], None]) -> EvaluationSet:
+def _quiet(words: str) -> None:
+    del words
+
+
+def read_set(store: Store, name: str, uri: str, kind: HashKind, tell: Callable[[str], None] = _quiet) -> EvaluationSet:
     """Read one set.
 
     Args:
