@@ -35,11 +35,13 @@ def make(folder: Path, rows: int) -> None:
     random = np.random.default_rng(0)
     hashes = random.integers(0, 1 << 63, rows, dtype=np.uint64)
     copies = random.random(rows) < 0.25
-    flips = (np.uint64(1) << random.integers(0, 63, rows).astype(np.uint64)) * random.integers(0, 2, rows).astype(
-        np.uint64
+    shows = np.arange(rows, dtype=np.uint64)  # which picture a row shows
+    shows[copies] = random.integers(0, rows, int(copies.sum()), dtype=np.uint64)
+    shows[random.random(rows) < 0.001] = 0
+    flips = (np.uint64(1) << random.integers(0, 63, rows).astype(np.uint64)) * random.integers(
+        0, 2, rows, dtype=np.uint64
     )
-    hashes[copies] = hashes[random.integers(0, rows, int(copies.sum()))] ^ flips[copies]
-    hashes[random.random(rows) < 0.001] = 1 << 62
+    hashes = hashes[shows] ^ flips
     for number, start in enumerate(range(0, rows, PARTITION_ROWS)):
         mine = [f"{i:032x}" for i in range(start, min(rows, start + PARTITION_ROWS))]
         count = len(mine)
@@ -67,7 +69,7 @@ def make(folder: Path, rows: int) -> None:
             "hash_kind": ["phash64-exact"] * count,
             "phash": hashes[start : start + count],
             "phash_d4": random.integers(0, 1 << 63, (count, 8), dtype=np.uint64),
-            "thumbnail": np.full((count, 256), 100, np.uint8),
+            "thumbnail": thumbnails(shows[start : start + count]),
             "texture": [40.0] * count,
             "split_group": mine,
         }
@@ -75,6 +77,14 @@ def make(folder: Path, rows: int) -> None:
             schema = empty_frame(TABLES[table]).schema
             data = {n: pl.Series(n, columns.get(n, [None] * count), dtype=d, strict=False) for n, d in schema.items()}
             write_table(TABLES[table], pl.DataFrame(data), folder / f"{table}-{number}.parquet")
+
+
+def thumbnails(shows: np.ndarray) -> np.ndarray:
+    """Sixteen blocks of their own for each picture."""
+    mixed = shows[:, None] * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * (2 * np.arange(16, dtype=np.uint64) + np.uint64(0x94D049BB133111EB))
+    blocks = (mixed >> np.uint64(56)).astype(np.uint8).reshape(-1, 4, 4)
+    return np.repeat(np.repeat(blocks, 4, axis=1), 4, axis=2).reshape(-1, 256)
 
 
 def run(name: str, folder: Path) -> None:
