@@ -12,6 +12,8 @@ from stages.dedup.level_pairs import Facts, LevelPairs, level_pairs
 from stages.dedup.pigeonhole import collapsed, pairs_within
 from stages.dedup.second_proof import NOTHING_TO_SEE, Looks, SecondProof, confirmed
 
+_SLICE_PAIRS = 1 << 20  # compared at once: bounds memory at about 100 MiB
+
 Rows = NDArray[np.int64]
 Thumbnails = Callable[[Rows], NDArray[np.uint8]]
 """Reads the thumbnails, uint8 [n, 256], of the n rows that it is given, which rise."""
@@ -118,7 +120,10 @@ class _Edges:
 
     @classmethod
     def of(cls, pairs: LevelPairs, compare: Compare, count: int) -> _Edges:
-        agrees, _ = compare(pairs.first, pairs.second)
+        agrees = np.zeros(len(pairs.first), np.bool_)
+        for start in range(0, len(agrees), _SLICE_PAIRS):
+            part = slice(start, start + _SLICE_PAIRS)
+            agrees[part], _ = compare(pairs.first[part], pairs.second[part])
         first, second = pairs.first[agrees], pairs.second[agrees]
         left, right = np.concatenate((first, second)), np.concatenate((second, first))
         degrees = np.bincount(left, minlength=count)
