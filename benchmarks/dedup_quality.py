@@ -283,7 +283,7 @@ def leaks(rule, pool, seen, turned, real, rich):
     def table(rows, name, keys, *more):
         named = {
             column: pl.Series(rows[column], dtype=columns.get(column))
-            for column in ("phash", "texture", "thumbnail", *more)
+            for column in ("sha256", "phash", "texture", "thumbnail", *more)
         }
         return pl.DataFrame({name: keys, **named}).with_columns(kind)
 
