@@ -29,3 +29,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
     monkeypatch.setattr(Origin, "__init__", noting)
     return requests
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model may be loaded."""
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError(f"a model was loaded: {arguments}")
+
+    monkeypatch.setattr("stages.outlier.embed.load_encoder", refuse)
+    monkeypatch.setattr("stages.caption.generate.load_encoder", refuse, raising=False)

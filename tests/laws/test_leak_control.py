@@ -18,15 +18,7 @@ from pipeline.report_text import print_report
 from stages.images import Place, read_images
 
 SETS = 'dedup.benchmarks=["mine=mine.parquet"]'
-
-
-@pytest.fixture(autouse=True)
-def no_model(monkeypatch):
-    def refuse(*arguments):
-        raise AssertionError(f"a model was loaded: {arguments}")
-
-    monkeypatch.setattr("stages.outlier.embed.load_encoder", refuse)
-    monkeypatch.setattr("stages.caption.generate.load_encoder", refuse, raising=False)
+pytestmark = pytest.mark.usefixtures("no_model")
 
 
 def released(workdir):

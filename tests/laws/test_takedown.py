@@ -11,15 +11,7 @@ from manifests.recipe_files import RecipeError
 _REDUCED = {"filter.pool/all", "dedup.cluster/all", "outlier.cut/all", "shard.plan/all", "shard.index/all"}
 _FACTS = {"dedup.inspect": "decoded_images", "outlier.embed": "scored_images", "caption.generate": "captioned_images"}
 _COLUMNS = {"ids": "img_name", "urls": "url", "sha256": "sha256"}
-
-
-@pytest.fixture(autouse=True)
-def no_model(monkeypatch):
-    def refuse(*arguments):
-        raise AssertionError(f"a model was loaded: {arguments}")
-
-    monkeypatch.setattr("stages.outlier.embed.load_encoder", refuse)
-    monkeypatch.setattr("stages.caption.generate.load_encoder", refuse, raising=False)
+pytestmark = pytest.mark.usefixtures("no_model")
 
 
 def _released(workdir):
