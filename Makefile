@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: run test fuzz check format bench chaos ack-step remake-mini clean help
+.PHONY: run test cluster-test fuzz check format bench chaos ack-step remake-mini clean help
 
 help:
 	@echo "make run    set up, build the miniature RS5M into build/mini, train a few steps on it, print its funnel"
 	@echo "make test   set up and run the tests"
+	@echo "make cluster-test  the miniature build through a real Slurm, a Ray cluster that loses nodes, and S3 with faults"
 	@echo "make fuzz   the property tests on other examples than make test's, many more of them"
 	@echo "make check  formatting, lint, types"
 	@echo "make bench  measure each stage against its floor and against peers"
@@ -23,6 +24,10 @@ run: $(VENV)/.run-ready
 test: $(VENV)/.test-ready
 	@$(BIN)/python -m pipeline.world.wheels
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+cluster-test: $(VENV)/.test-ready
+	@$(BIN)/python -m pipeline.world.wheels
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 fuzz: $(VENV)/.test-ready
 	RS5M_HYPOTHESIS=fuzz $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/manifests tests/stages

@@ -1,0 +1,1 @@
+"""What a run will need, before it is started: partitions, rows, bytes, hours, and whether they fit."""
