@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from manifests.identity import bucket, draw, tar_stem
 from manifests.ledger import count_by_source, ledger_frame
-from manifests.schemas import TABLES
+from manifests.recipe import Settings
+from manifests.schemas import LEDGER, TABLES
 from manifests.tables import empty_frame
 from stages.exclusions import Exclusions
 from stages.image_names import name_without_suffix
@@ -21,6 +23,7 @@ SPLITS = ("train", "val")
 _OF_CANDIDATES = "sample_id subset url text matched licence credit".split()
 _OF_PLACES = "sample_id lon lat utm country month season meta".split()
 _OF_FETCHED = "sample_id tar offset length sha256 media_type".split()
+_PLAN = list(TABLES["plan"].schema.names)
 
 
 class Plan(Step):
@@ -53,32 +56,48 @@ class Plan(Step):
         """Plan the release. Raises ListChangedError for a list that is not as it was planned."""
         del prior
         exclusions = Exclusions.planned(task.settings, tables.store)
+        seen: Counter[str] = Counter()
+        kept, left = [_nothing()], [empty_frame(LEDGER)]
+        # A partition at a time: what is dropped on the way, and the columns that names and captions are made of, are
+        # never held for all rows at once.
+        for given in self.rows_in:
+            for name in dict.fromkeys(file.partition for file in tables.files(given.step, given.table)):
+                survivors = tables.part(given.step, given.table, name)
+                seen.update(count_by_source(survivors))
+                staying, leaving = self._planned(task.settings, tables, name, survivors, exclusions)
+                kept.append(staying)
+                left.append(leaving)
+        rows = pl.concat(kept)
+        kept.clear()
+        rows = rows.sort("sample_id")
+        rows = rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over("tar").alias("position"))
         tars = task.settings.integer("shard.tars_per_split")
-        survivors = pl.concat([tables.frame(given.step, given.table) for given in self.rows_in])
-        placed = _placed(survivors, task.settings.integer("seed"), task.settings.number("shard.val_fraction"), tars)
-        described = _described(placed, tables, redirects=bool(exclusions))
+        stems = [tar_stem(s, split, n) for s in _subsets(tables) for split in SPLITS for n in range(tars)]
+        return Result(
+            outputs=[
+                *(Output("plan", rows.filter(pl.col("tar") == s).select(_PLAN), partition=s) for s in stems),
+                Output("samples", _samples(rows)),
+            ],
+            ledger=pl.concat(left),
+            seen=dict(seen),
+            kept=count_by_source(rows),
+        )
+
+    def _planned(
+        self, settings: Settings, tables: Tables, partition: str, survivors: pl.DataFrame, exclusions: Exclusions
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the rows of one partition that are released, and the ledger of those that are not."""
+        tars, val_fraction = settings.integer("shard.tars_per_split"), settings.number("shard.val_fraction")
+        placed = _placed(survivors, settings.integer("seed"), val_fraction, tars)
+        described = _described(placed, tables, partition, redirects=bool(exclusions))
         described = described.with_columns(exclusions.naming(described).alias("detail"))
-        described = described.with_columns(composed(task.settings.lists("shard.caption")).alias("caption"))
+        described = described.with_columns(composed(settings.lists("shard.caption")).alias("caption"))
         excluded = pl.col("detail").is_not_null()
         wordless = pl.col("caption").fill_null("").str.strip_chars() == ""
         reason = pl.when(excluded).then(pl.lit("shard.excluded")).otherwise(pl.lit("shard.no_caption")).alias("reason")
         left = described.filter(excluded | wordless).with_columns(reason)
-        rows = described.filter(~excluded & ~wordless).sort("sample_id")
-        plan = rows.with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over("tar").alias("position"))
-        columns = list(TABLES["plan"].schema.names)
-        stems = [tar_stem(s, split, n) for s in _subsets(tables) for split in SPLITS for n in range(tars)]
-        return Result(
-            outputs=[
-                *(Output("plan", plan.filter(pl.col("tar") == s).select(columns), partition=s) for s in stems),
-                Output("samples", _samples(rows)),
-            ],
-            ledger=ledger_frame(
-                self.name,
-                left.select("source", "sample_id", "sha256", "detail", "reason"),
-            ),
-            seen=count_by_source(survivors),
-            kept=count_by_source(plan),
-        )
+        left = left.select("source", "sample_id", "sha256", "detail", "reason")
+        return _held(described.filter(~excluded & ~wordless)), ledger_frame(self.name, left)
 
 
 def _placed(survivors: pl.DataFrame, seed: int, val_fraction: float, tars: int) -> pl.DataFrame:
@@ -95,14 +114,15 @@ def _placed(survivors: pl.DataFrame, seed: int, val_fraction: float, tars: int) 
     return survivors.join(drawn, on="split_group")
 
 
-def _described(placed: pl.DataFrame, tables: Tables, *, redirects: bool) -> pl.DataFrame:
+def _described(placed: pl.DataFrame, tables: Tables, partition: str, *, redirects: bool) -> pl.DataFrame:
     """Join every side table and compose tar and image name; ``redirects``: with the urls that redirects led to."""
-    candidates = tables.frame("filter.pool", "candidates", _OF_CANDIDATES)
-    fetched = tables.frame("download.fetch", "fetched", [*_OF_FETCHED, *(["final_url"] if redirects else [])])
-    inspected = tables.frame("dedup.inspect", "inspected", ["sample_id", "width", "height", "phash"])
-    scores = tables.frame("outlier.embed", "scores", ["sample_id", "vlm", "detector"])
-    captions = tables.frame("caption.choose", "captions", ["sample_id", "top", "ssl", "chosen"])
-    places = tables.frame("geo.locate", "places", _OF_PLACES)
+    urls = ["final_url"] if redirects else []
+    candidates = tables.part("filter.pool", "candidates", partition, _OF_CANDIDATES)
+    fetched = tables.part("download.fetch", "fetched", partition, [*_OF_FETCHED, *urls])
+    inspected = tables.part("dedup.inspect", "inspected", partition, ["sample_id", "width", "height", "phash"])
+    scores = tables.part("outlier.embed", "scores", partition, ["sample_id", "vlm", "detector"])
+    captions = tables.part("caption.choose", "captions", partition, ["sample_id", "top", "ssl", "chosen"])
+    places = tables.part("geo.locate", "places", partition, _OF_PLACES)
     rows = placed.join(candidates, on="sample_id").join(fetched, on="sample_id").join(inspected, on="sample_id")
     rows = rows.join(scores, on="sample_id", how="left").join(captions, on="sample_id", how="left")
     rows = rows.join(places, on="sample_id", how="left")
@@ -139,12 +159,25 @@ def _joined(columns: Sequence[str]) -> pl.Expr:
 
 def _subsets(tables: Tables) -> list[str]:
     """Return the subsets that a build has candidates of; the web's, where there are none at all."""
-    there = set(tables.frame("filter.pool", "candidates", ["subset"])["subset"])
+    pooled = dict.fromkeys(file.partition for file in tables.files("filter.pool", "candidates"))
+    parts = (tables.part("filter.pool", "candidates", name, ["subset"])["subset"].unique() for name in pooled)
+    there = {subset for part in parts for subset in part}
     return [subset for subset in SUBSETS if subset in there] or [SUBSETS[0]]
 
 
-def _samples(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return samples.parquet as planned; columns that later stages fill are null."""
-    schema = empty_frame(TABLES["samples"]).schema
+def _nothing() -> pl.DataFrame:
+    """Return what is held of a planned row, without rows: what the tables `plan` and `samples` say of it."""
+    schema = {**empty_frame(TABLES["samples"]).schema, **empty_frame(TABLES["plan"]).schema}
+    return pl.DataFrame(schema={name: kind for name, kind in schema.items() if name != "position"})
+
+
+def _held(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return what is held of planned rows; columns that later steps fill are null."""
+    schema = _nothing().schema
     missing = [pl.lit(None, schema[name]).alias(name) for name in schema if name not in rows.columns]
     return rows.with_columns(missing).select(pl.col(name).cast(kind) for name, kind in schema.items())
+
+
+def _samples(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return samples.parquet as planned."""
+    return rows.select(empty_frame(TABLES["samples"]).columns)
