@@ -17,8 +17,18 @@ Listener: TypeAlias = Callable[[Event], None]
 class Events:
     """Stamps events with the time and hands them to listeners, in order, one at a time whichever thread sends them.
 
-    Event names: run_started, step_started, partition_done, partition_failed, partition_retried, step_finished,
-    step_skipped, file_corrupt, note, run_finished.
+    Event names and their fields, beside ``t`` and ``event``:
+
+    - run_started: recipe, steps, folder. run_finished: committed, failed, exit_code. run_stopped: error (the run ended
+      by an error, which is told).
+    - step_started: step, partitions, done (settled before), round, device. step_finished: step, rows. step_skipped:
+      step, waiting.
+    - partition_started: step, partition, attempt (of this round, from 1). partition_done: step, partition, rows, bytes
+      (written), seconds (of the task), commit_s, telemetry where the task told how it went. partition_retried and
+      partition_failed: step, partition, kind, error. partition_halved: step, partition, batch.
+    - partition_stalled: step, partition, attempt, since, seconds, and, where known, node and told (the last it told);
+      partition_resumed: step, partition, seconds, ended (it ended, and did not just go on).
+    - dashboard: url. node_lost: node. file_corrupt: path, what, removed. note: text.
     """
 
     def __init__(self) -> None:

@@ -6,9 +6,9 @@ It passes through the workdir because that is the one thing all executors share,
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -55,7 +55,7 @@ class Watch:
         self._heard = heard
         self._ended = ended
         self._every_s = every_s or period_s(store)
-        self._attempts: Counter[str] = Counter()
+        self._attempts = itertools.count(1)  # one row of numbers for all: memory does not grow with partitions
         self._lock = threading.Lock()
         self._running: dict[str, TaskSpec] = {}
         self._stop = threading.Event()
@@ -73,9 +73,8 @@ class Watch:
 
     def begun(self, spec: TaskSpec) -> TaskSpec:
         """Return a task with the place where it tells how it goes; it is watched from now on."""
-        self._attempts[spec.name] += 1
         live = f"{self._folder}/live/{spec.step}/{spec.partition}.json"
-        spec = dataclasses.replace(spec, live=live, attempt=self._attempts[spec.name])
+        spec = dataclasses.replace(spec, live=live, attempt=next(self._attempts))
         if _is_watched(spec):
             with self._lock:
                 self._running[spec.partition] = spec

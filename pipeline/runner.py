@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -167,7 +168,11 @@ class Runner:
                 break
             self._started()
             done = len(plan.settled())
-            self._events("step_started", step=step.name, partitions=done + len(ours), done=done, round=number)
+            on: dict[str, JsonValue] = {
+                "round": number,
+                "device": str(self._planner.settings(step).get("run.device", "cpu")),
+            }
+            self._events("step_started", step=step.name, partitions=done + len(ours), done=done, **on)
             self._run_round(step, todo, final=number == self._run.rounds - 1)
             if self._draining() or self.summary.broken:
                 break
@@ -217,6 +222,8 @@ class Runner:
             while queue and running < capacity and not self._draining():
                 plan = queue.popleft()
                 spec = self._spec(step, plan, final=final)
+                number = attempts[plan.name] + 1
+                self._events("partition_started", step=plan.step, partition=plan.partition, attempt=number)
                 executor.submit(self._watch.begun(spec) if self._watch else spec)
                 running += 1
             if not running:
@@ -247,10 +254,10 @@ class Runner:
             self._repair(failure.path, failure.message)
         lasting = failure.kind in ("corrupt", "out_of_memory") or failure.message.startswith(_LASTING)
         if not lasting and attempts <= self._run.retries:
-            self._events("partition_retried", step=plan.step, partition=plan.partition, error=failure.message)
+            self._events("partition_retried", **_told_of(plan, failure))
             return True
         self.summary.failed[plan.name] = failure.message
-        self._events("partition_failed", step=plan.step, partition=plan.partition, error=failure.message)
+        self._events("partition_failed", **_told_of(plan, failure))
         return False
 
     def _smaller(self, plan: PartitionPlan, failure: TaskFailure) -> PartitionPlan | None:
@@ -284,6 +291,7 @@ class Runner:
     def _commit(self, step: Step, plan: PartitionPlan, outcome: Outcome, seconds: float) -> None:
         if any(lock.lost for lock in self._locks):
             raise LockHeldError("this run's lock was taken over by another run; nothing more is committed")
+        begun_s = time.monotonic()
         try:
             manifest = self._closed(step, plan, outcome)
         except BooksDoNotCloseError as error:
@@ -298,7 +306,9 @@ class Runner:
         self.summary.worked += 1
         rows: dict[str, JsonValue] = {s: dict(c.model_dump(by_alias=True)) for s, c in manifest.rows.items()}
         told: dict[str, JsonValue] = {"telemetry": outcome.telemetry} if outcome.telemetry else {}
-        whole = {"rows": rows, "seconds": round(seconds, 3), **told}
+        written = sum(output.bytes for output in outcome.outputs) + outcome.ledger.bytes
+        times = {"seconds": round(seconds, 3), "commit_s": round(time.monotonic() - begun_s, 4)}
+        whole = {"rows": rows, "bytes": written, **times, **told}
         self._events("partition_done", step=plan.step, partition=plan.partition, **whole)
         self._say_suspicions(outcome.facts)
 
@@ -350,6 +360,10 @@ class Runner:
             return []
         known = self._planner.receipts(step.name)
         return [known[path] for path in sorted(paths)]
+
+
+def _told_of(plan: PartitionPlan, failure: TaskFailure) -> dict[str, JsonValue]:
+    return {"step": plan.step, "partition": plan.partition, "kind": failure.kind, "error": failure.message}
 
 
 def _totals(plan: StepPlan) -> dict[str, JsonValue]:

@@ -63,7 +63,7 @@ class TaskSpec:
     """A task as sent to a worker: plain values only.
 
     ``parts`` is what the driver says its result depends on; ``live`` the file it tells how it goes in, in the run's own
-    folder, and ``attempt`` which attempt of this run it is.
+    folder, and ``attempt`` a number that no other attempt of this run has.
     """
 
     step: str
