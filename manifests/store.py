@@ -1,206 +1,144 @@
-"""The workdir as a store of whole objects over fsspec: create-only commits, atomic puts, ranges, one LIST.
+"""The workdir as a store of whole objects: create-only commits, atomic puts, ranges, one LIST.
 
-On a local or shared file system an object is written to a temporary file in its own folder, flushed to disk and then
-linked (create) or renamed (replace) into place; only exclusive create, hard link and rename within a folder are asked
-of it. On an object store a PUT is atomic by itself and creation uses the store's exclusive mode.
+Where objects lie is the business of two modules: `manifests.local_objects`, a local or shared file system, and
+`manifests.remote_objects`, an object store over fsspec, whose failures are met there with patience.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import shutil
-import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-TEMPORARY_PREFIX = ".tmp-"
-_COPY_BYTES = 8 << 20
+from manifests.local_objects import LocalObjects
+from manifests.objects import (
+    TEMPORARY_PREFIX,
+    AlreadyThereError,
+    Entry,
+    Objects,
+    StoreError,
+    StoreRefusedError,
+)
 
+__all__ = ["TEMPORARY_PREFIX", "AlreadyThereError", "Entry", "Store", "StoreError", "StoreRefusedError"]
 
-class AlreadyThereError(Exception):
-    """A create-only object exists already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One stored object: path below the workdir and size in bytes."""
-
-    path: str
-    bytes: int
+PATIENCE_S = 300.0
 
 
 class Store:
     """Objects below one workdir URI.
 
+    Every method that needs the store may raise StoreError, or StoreRefusedError where asking again would not help; a
+    file system's own failures stay OSErrors.
+
     Attributes:
         uri: The workdir, any fsspec URI or a local path.
-        options: fsspec options of its file system.
+        options: fsspec options of its file system, and one of ours, ``patience_s``: how long one operation on an object
+            store is tried (`manifests.store_options` makes them of a recipe).
     """
 
     def __init__(self, uri: str, options: Mapping[str, Any] | None = None) -> None:
         self.options = dict(options or {})
-        self._fs, root = fsspec.core.url_to_fs(uri, **self.options)
+        patience_s, given = float(self.options.get("patience_s", PATIENCE_S)), self.fs_options
+        if "://" in uri and "::" not in uri:
+            given.setdefault("use_listings_cache", False)  # what was listed before is never taken for what is there
+        fs, root = fsspec.core.url_to_fs(uri, **given)
         self._root = str(root).rstrip("/")
-        self._local = isinstance(self._fs, LocalFileSystem)
-        self.uri = self._root if self._local else uri.rstrip("/")
+        self._objects: Objects
+        self._local = isinstance(fs, LocalFileSystem)
+        if self._local:
+            self.uri = self._root
+            self._objects = LocalObjects(self._root)
+        else:
+            from manifests.remote_objects import RemoteObjects
+
+            self.uri = uri.rstrip("/")
+            self._objects = RemoteObjects(fs, self._root, self.uri, patience_s)
+
+    @property
+    def fs_options(self) -> dict[str, Any]:
+        """What fsspec is told of the options."""
+        return {name: value for name, value in self.options.items() if name != "patience_s"}
 
     def local_path(self, path: str) -> Path | None:
         """Return the path in the local file system, or None on an object store."""
-        return Path(self._full(path)) if self._local else None
+        return Path(f"{self._root}/{path}" if path else self._root) if self._local else None
 
     def read(self, path: str) -> bytes:
         """Return a whole object. Raises FileNotFoundError."""
-        return cast("bytes", self._fs.cat_file(self._full(path)))
+        return self._objects.read(path)
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Return ``length`` bytes from ``start``; fewer at the object's end. Raises FileNotFoundError."""
-        if not self._local:
-            return cast("bytes", self._fs.cat_file(self._full(path), start=start, end=start + length))
-        with Path(self._full(path)).open("rb") as file:
-            file.seek(start)
-            return file.read(length)
+        return self._objects.read_range(path, start, length)
 
-    @contextlib.contextmanager
-    def open(self, path: str) -> Iterator[BinaryIO]:
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Open an object for seekable reading. Raises FileNotFoundError."""
-        with self._fs.open(self._full(path), "rb") as file:
-            yield cast("BinaryIO", file)
+        return self._objects.open(path)
 
     def size(self, path: str) -> int | None:
         """Return the size of an object in bytes, or None if it is not there."""
-        try:
-            if self._local:
-                return Path(self._full(path)).stat().st_size
-            return int(self._fs.info(self._full(path), refresh=True)["size"])
-        except FileNotFoundError:
-            return None
+        return self._objects.size(path)
 
     def find(self, folder: str) -> list[Entry]:
-        """Return every object below ``folder``, sorted by path; temporary files are left out."""
-        self._fs.invalidate_cache(self._full(folder))
-        try:
-            found = self._fs.find(self._full(folder), detail=True)
-        except FileNotFoundError:
-            return []
-        entries = [Entry(str(name)[len(self._root) + 1 :], int(info["size"])) for name, info in found.items()]
-        return sorted((e for e in entries if not _is_temporary(e.path)), key=lambda e: e.path)
+        """Return every object below ``folder``, sorted by path; temporary files are left out.
+
+        A list may lag: an object made a moment ago may lack, one removed may be named. `size` and `read` do not.
+        """
+        return sorted((e for e in self._objects.find(folder) if not _is_temporary(e.path)), key=lambda e: e.path)
 
     def temporaries(self, folder: str) -> list[Entry]:
         """Return what interrupted writers left below ``folder``."""
-        found = self._fs.find(self._full(folder), detail=True) if self._fs.exists(self._full(folder)) else {}
-        entries = [Entry(str(name)[len(self._root) + 1 :], int(info["size"])) for name, info in found.items()]
-        return [e for e in entries if _is_temporary(e.path)]
+        return [e for e in self._objects.find(folder) if _is_temporary(e.path)]
 
     def create(self, path: str, data: bytes) -> None:
         """Write a new object that must not exist.
 
+        Equal bytes that are there already count as created: a request is sent again when its answer was lost, and
+        meets its own work. Whoever needs to know that it was itself writes a token of its own.
+
         Raises:
-            AlreadyThereError: If it exists; it is left as it was.
+            AlreadyThereError: If it exists with other bytes; it is left as it was.
         """
-        if self._local:
-            with self._temporary(path, data) as temporary:
-                try:
-                    os.link(temporary, self._full(path))
-                except FileExistsError:
-                    raise AlreadyThereError(path) from None
-            _sync_folder(Path(self._full(path)).parent)
-            return
-        try:
-            self._fs.pipe_file(self._full(path), data, mode="create")
-        except FileExistsError:
-            raise AlreadyThereError(path) from None
+        self._objects.create(path, data)
 
     def replace(self, path: str, data: bytes) -> None:
         """Write an object whole, whether or not it exists."""
-        if self._local:
-            with self._temporary(path, data) as temporary:
-                temporary.replace(self._full(path))
-            _sync_folder(Path(self._full(path)).parent)
-            return
-        self._fs.pipe_file(self._full(path), data)
+        self._objects.replace(path, data)
 
     def put(self, local: Path, path: str) -> None:
         """Copy a local file to an object, atomically."""
-        self._put(local, path, copied=True)
+        self._objects.put(local, path, copied=True)
+
+    def put_once(self, local: Path, path: str, size: int) -> None:
+        """Make a local file an object that is named by its content; one that is there whole already is left alone.
+
+        On an object store a small file is sent without asking first: that is one request instead of two.
+        """
+        if (self._local or size > _SENT_UNASKED_BYTES) and self.size(path) == size:
+            return
+        self.move(local, path)
 
     def move(self, local: Path, path: str) -> None:
         """Make a local file an object, atomically. It is not copied if it lies in the store's file system."""
-        self._put(local, path, copied=False)
+        self._objects.put(local, path, copied=False)
         local.unlink()
 
     def remove(self, path: str) -> None:
         """Remove an object; one that is not there is no error."""
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(self._full(path))
+        self._objects.remove(path)
 
     def rename(self, path: str, new: str) -> None:
         """Rename an object, replacing ``new``."""
-        if self._local:
-            Path(self._full(path)).replace(self._full(new))
-        else:
-            self._fs.mv(self._full(path), self._full(new))
+        self._objects.rename(path, new)
 
-    def _put(self, local: Path, path: str, *, copied: bool) -> None:
-        if not self._local:
-            self._fs.put_file(str(local), self._full(path))
-            return
-        with self._temporary(path, local, copied=copied) as temporary:
-            temporary.replace(self._full(path))
-        _sync_folder(Path(self._full(path)).parent)
 
-    def _full(self, path: str) -> str:
-        return f"{self._root}/{path}" if path else self._root
-
-    @contextlib.contextmanager
-    def _temporary(self, path: str, content: bytes | Path, *, copied: bool = True) -> Iterator[Path]:
-        """Write ``content`` to a flushed temporary file beside ``path``; it is gone afterwards unless renamed."""
-        target = Path(self._full(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-        try:
-            linked = not copied and isinstance(content, Path) and _link(content, temporary)
-            with temporary.open("rb+" if linked else "xb") as file:
-                if isinstance(content, bytes):
-                    file.write(content)
-                elif not linked:
-                    with content.open("rb") as source:
-                        shutil.copyfileobj(source, file, _COPY_BYTES)
-                file.flush()
-                os.fsync(file.fileno())
-            yield temporary
-        finally:
-            temporary.unlink(missing_ok=True)
+_SENT_UNASKED_BYTES = 1 << 20
 
 
 def _is_temporary(path: str) -> bool:
     return path.rsplit("/", 1)[-1].startswith(TEMPORARY_PREFIX)
-
-
-def _link(file: Path, new: Path) -> bool:
-    """Give a file a second name. False where that cannot be: another file system, or one without links.
-
-    Nor where the folder gives its group to what is made in it: a link would keep the file's own.
-    """
-    folder = new.parent.stat()
-    if folder.st_mode & stat.S_ISGID and folder.st_gid != file.stat().st_gid:
-        return False
-    try:
-        os.link(file, new)
-    except OSError:
-        return False
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

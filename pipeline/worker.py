@@ -122,7 +122,7 @@ def run_task(store: Store, spec: TaskSpec) -> Outcome:
         receipts = [_stored(store, step, task, output, out) for output in result.outputs]
         written = write_table(LEDGER, result.ledger, out / "ledger.parquet")
         path = f"ledger/{spec.step}/{spec.partition}-{written.sha256[:12]}.parquet"
-        _put_once(store, out / "ledger.parquet", path, written.bytes)
+        store.put_once(out / "ledger.parquet", path, written.bytes)
     return Outcome(
         outputs=receipts,
         ledger=LedgerReceipt(path=path, sha256=written.sha256, bytes=written.bytes, rows=written.rows),
@@ -169,7 +169,7 @@ def _stored(store: Store, step: Step, task: Task, output: Output, out: Path) -> 
     if output.path:
         store.move(local, path)
     else:
-        _put_once(store, local, path, written.bytes)
+        store.put_once(local, path, written.bytes)
     return Receipt(
         name=output.name,
         partition=output.partition,
@@ -188,7 +188,7 @@ def _stored_file(store: Store, output: Output) -> Receipt:
     if output.path.startswith("release/"):
         store.move(output.file, output.path)
     else:
-        _put_once(store, output.file, output.path, size)
+        store.put_once(output.file, output.path, size)
     return Receipt(
         name=output.name,
         partition=output.partition,
@@ -198,12 +198,6 @@ def _stored_file(store: Store, output: Output) -> Receipt:
         bytes=size,
         rows=output.rows,
     )
-
-
-def _put_once(store: Store, local: Path, path: str, size: int) -> None:
-    """Store a file that is named by its content; one that is there whole already is left alone."""
-    if store.size(path) != size:
-        store.move(local, path)
 
 
 def table_of(step: Step, output: str) -> TableSpec:

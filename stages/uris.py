@@ -48,7 +48,9 @@ def is_absolute(uri: str) -> bool:
 def located(store: Store, uri: str) -> tuple[Any, str]:
     """Return the fsspec file system of a named file or folder, and its path there."""
     absolute = is_absolute(uri)
-    fs, path = fsspec.core.url_to_fs(uri if absolute else f"{store.uri}/{uri}", **({} if absolute else store.options))
+    fs, path = fsspec.core.url_to_fs(
+        uri if absolute else f"{store.uri}/{uri}", **({} if absolute else store.fs_options)
+    )
     return fs, str(path).rstrip("/") or "/"
 
 

@@ -64,7 +64,7 @@ def test_comments_docstrings_and_layout_do_not_count(copy):
         ("manifests/models.py", r'with_name\("models', {"outlier.embed", "caption.generate"}, {"geo.locate"}),
         ("manifests/sources.py", r"source_hash needs", {"filter.match"}, {"dedup.cluster", "outlier.cut"}),
         ("stages/step.py", r"rows: int = 0", set(), ALL),
-        ("manifests/store.py", r"8 << 20", set(), ALL),
+        ("manifests/local_objects.py", r"8 << 20", set(), ALL),
         ("manifests/ledger.py", r"def count_by_source", set(), ALL),
         ("manifests/schemas.py", r"for spec in _ALL", set(), ALL),
     ],

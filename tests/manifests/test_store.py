@@ -137,7 +137,7 @@ def test_an_interrupted_writer_leaves_only_a_temporary_file(tmp_path: Path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("manifests.store.os.fsync", crash)
+        patch.setattr("manifests.local_objects.os.fsync", crash)
         with pytest.raises(KeyboardInterrupt):
             store.replace("data/a", b"half")
     assert store.find("") == []
