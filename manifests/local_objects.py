@@ -77,6 +77,13 @@ class LocalObjects:
         named = [(str(name), info) for name, info in found.items() if not _is_silly(str(name))]
         return [Entry(name[len(self._root) + 1 :], int(info["size"])) for name, info in named]
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly below a folder."""
+        try:
+            return [entry.name for entry in Path(self._full(folder)).iterdir() if entry.is_dir()]
+        except FileNotFoundError:
+            return []
+
     def create(self, path: str, data: bytes) -> None:
         """Write a new file."""
         target = Path(self._full(path))

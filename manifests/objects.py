@@ -51,6 +51,9 @@ class Objects(Protocol):
     def find(self, folder: str) -> list[Entry]:
         """Return all objects below a folder, in no particular order."""
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly below a folder, in no particular order."""
+
     def create(self, path: str, data: bytes) -> None:
         """Write a new object. Raises AlreadyThereError if one of other bytes is there."""
 

@@ -250,6 +250,18 @@ class Run(_Table):
     skip: list[str] = Field(default=[], description="step/partition that may stay failed; every report prints it")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where this machine has one")
     allow_mixed_profile: bool = Field(default=False, description="partitions of a step may differ in numeric profile")
+    metrics_every_s: Annotated[float, Field(gt=0)] = Field(
+        default=10.0, description="between two looks at the run's numbers; at least 30 on an object store"
+    )
+    metrics_file: str = Field(
+        default="", description="also write them here, for node_exporter's textfile collector; may hold {scope}"
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=0, description="answer Prometheus; 0: do not")
+    metrics_bind: str = Field(default="127.0.0.1", description="the address of metrics_port")
+    stalled_after_s: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="a partition stands still after so long without a sign; 0: by its step's median"
+    )
+    wandb: str = Field(default="", description="project in Weights & Biases to log to; empty: none")
 
 
 class Recipe(_Table):

@@ -79,6 +79,15 @@ class RemoteObjects:
         except FileNotFoundError:
             return []
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly below a folder."""
+        try:
+            found = self._patiently(f"LIST {folder}", lambda: self._fs.ls(self._full(folder), detail=True))
+        except FileNotFoundError:
+            return []
+        names = [str(info["name"]).rstrip("/") for info in found if info["type"] == "directory"]
+        return [name.rsplit("/", 1)[-1] for name in names]
+
     def create(self, path: str, data: bytes) -> None:
         """Write a new object."""
         try:

@@ -91,6 +91,10 @@ class Store:
         """
         return sorted((e for e in self._objects.find(folder) if not _is_temporary(e.path)), key=lambda e: e.path)
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly below ``folder``, sorted; what lies in them is not listed."""
+        return sorted(self._objects.folders(folder))
+
     def temporaries(self, folder: str) -> list[Entry]:
         """Return what interrupted writers left below ``folder``."""
         return [e for e in self._objects.find(folder) if _is_temporary(e.path)]

@@ -27,6 +27,7 @@ from pipeline.progress import Progress
 from pipeline.runner import Runner, Selection, Summary
 from pipeline.runs import RunFolder, newest_recipe
 from pipeline.start_lines import download_lines
+from pipeline.watching.of_run import kept
 from pipeline.workdir import open_workdir
 from pipeline.worlds import ensure_world, served
 from stages.step import Step
@@ -89,6 +90,10 @@ def build(recipe: Recipe, store: Store, options: Options, say: Callable[[str], N
         ValueError: If a stage is unknown.
     """
     steps = select(options.stage, options.until)
+    if recipe.run.wandb:
+        from pipeline.watching.wandb_log import require_wandb
+
+        require_wandb()
     open_workdir(store, recipe.name, create=True)
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
@@ -124,7 +129,8 @@ def _work(
     progress = stack.enter_context(Progress())
     events.listen(progress.listen)
     stack.callback(folder.flush)
-    watch = stack.enter_context(watched(store, folder.path, events, progress))
+    picture = Picture()
+    watch = stack.enter_context(watched(store, folder.path, events, progress, picture))
     live = stack.enter_context(served(recipe, store))
     planner.serve(live)
     runner = Runner(
@@ -140,15 +146,16 @@ def _work(
         watch,
     )
     events("run_started", recipe=recipe.name, steps=[step.name for step in steps], folder=folder.path)
+    stack.enter_context(kept(recipe, store, folder.path, _scope(options), events, progress.tally, watch, picture))
     summary = runner.run(steps)
     code = interrupts.exit_code or (143 if summary.stopped else 0)
     events("run_finished", committed=summary.worked, failed=dict(summary.failed), exit_code=code)
     return Ended(summary, had_work=True, signal_code=code)
 
 
-def watched(store: Store, folder: str, events: Events, progress: Progress) -> Watch:
+def watched(store: Store, folder: str, events: Events, progress: Progress, picture: Picture) -> Watch:
     """Return a watch that shows how downloads go, and says what is the matter when too many fail for one reason."""
-    picture, warnings = Picture(), Warnings()
+    warnings = Warnings()
 
     def tell() -> None:
         now = picture.now()
@@ -193,8 +200,16 @@ def default_workers() -> int:
 def _scopes(steps: Sequence[Step], options: Options) -> list[str]:
     if not options.selection.count:
         return ["run"]
-    slice_ = f"{options.selection.index}of{options.selection.count}"
-    return [f"{step.name}.{slice_}" for step in steps if step.kind == "map"] or ["run"]
+    return [f"{step.name}.{_slice(options)}" for step in steps if step.kind == "map"] or ["run"]
+
+
+def _scope(options: Options) -> str:
+    """Return what tells runs apart that go on at once in one workdir."""
+    return f"{options.stage or options.until or 'run'}.{_slice(options)}" if options.selection.count else "run"
+
+
+def _slice(options: Options) -> str:
+    return f"{options.selection.index}of{options.selection.count}"
 
 
 def _has_work(planner: Planner, steps: Sequence[Step], selection: Selection) -> bool:

@@ -17,6 +17,7 @@ from typing import Self
 from manifests.canonical import JsonValue
 from manifests.store import Store
 from pipeline.poster import period_s
+from pipeline.watching.stalls import Told
 from pipeline.worker import TaskSpec
 from stages.places import is_archive
 
@@ -58,6 +59,7 @@ class Watch:
         self._attempts = itertools.count(1)  # one row of numbers for all: memory does not grow with partitions
         self._lock = threading.Lock()
         self._running: dict[str, TaskSpec] = {}
+        self._under_way: dict[str, TaskSpec] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="watch", daemon=True)
 
@@ -75,17 +77,25 @@ class Watch:
         """Return a task with the place where it tells how it goes; it is watched from now on."""
         live = f"{self._folder}/live/{spec.step}/{spec.partition}.json"
         spec = dataclasses.replace(spec, live=live, attempt=next(self._attempts))
-        if _is_watched(spec):
-            with self._lock:
+        with self._lock:
+            self._under_way[spec.name] = spec
+            if _is_watched(spec):
                 self._running[spec.partition] = spec
         return spec
 
     def ended(self, spec: TaskSpec, telemetry: Mapping[str, JsonValue] | None) -> None:
         """Leave a task alone that ended, with its last values, or without where it failed."""
-        if _is_watched(spec):
-            with self._lock:
+        with self._lock:
+            self._under_way.pop(spec.name, None)
+            if _is_watched(spec):
                 self._running.pop(spec.partition, None)
                 self._ended(spec.partition, telemetry)
+
+    def told(self, step: str, partition: str) -> Told | None:
+        """Return what a task under way told last, of whatever step; None where it told nothing or is not under way."""
+        with self._lock:
+            spec = self._under_way.get(f"{step}/{partition}")
+        return self._told(spec) if spec else None
 
     def look(self) -> None:
         """Read what the tasks under way told last, once."""
@@ -105,15 +115,16 @@ class Watch:
             return []
         with ThreadPoolExecutor(min(_READERS, len(specs)), "watch") as pool:
             found = list(zip(specs, pool.map(self._told, specs), strict=True))
-        return [(spec, values) for spec, values in found if values]
+        return [(spec, told.values) for spec, told in found if told and told.values]
 
-    def _told(self, spec: TaskSpec) -> Mapping[str, JsonValue]:
-        """Return a task's last values; nothing where there are none yet, or only those of an earlier attempt."""
+    def _told(self, spec: TaskSpec) -> Told | None:
+        """Return a task's last values; None where there are none yet, or only those of an earlier attempt."""
         try:
             document = json.loads(self._store.read(spec.live))
         except Exception:  # noqa: BLE001  (stores raise errors of their own; a picture that is missed hurts no work)
-            return {}
-        return document["values"] if document.get("attempt") == spec.attempt else {}
+            return None
+        is_its_own = document.get("attempt") == spec.attempt
+        return Told(document["values"], str(document.get("node", ""))) if is_its_own else None
 
 
 def _is_watched(spec: TaskSpec) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -66,7 +67,8 @@ class Poster:
         Raises:
             TypeError: If they are no JSON.
         """
-        document = json.dumps({"attempt": self._attempt, "values": dict(values)}, sort_keys=True).encode() + b"\n"
+        told = {"attempt": self._attempt, "node": socket.gethostname(), "values": dict(values)}
+        document = json.dumps(told, sort_keys=True).encode() + b"\n"
         with self._lock:
             self.last, self._waiting = dict(values), document
         if self._path and self._thread is None:

@@ -1,12 +1,13 @@
-"""Live progress on stderr: a table on a terminal, one plain line every few seconds elsewhere."""
+"""Live progress on stderr: a table on a terminal, one plain line every few seconds elsewhere.
+
+What is told is other people's words too: nothing of it steers the terminal.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import cast
 
@@ -16,54 +17,25 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.events import Event
+from pipeline.watching.snapshot import StalledNow
+from pipeline.watching.tally import StepTally, Tally
+from pipeline.watching.words import clean, duration, stalled
 
 _LINE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Books:
-    """The rows of one partition's newest commit, over all sources."""
-
-    seen: int
-    kept: int
-    left: int
-    deferred: int
-
-
-@dataclass(slots=True)
-class _StepProgress:
-    partitions: int = 0
-    done: int = 0
-    before: int = 0
-    failed: int = 0
-    started_s: float = 0.0
-    ended_s: float = 0.0
-    books: dict[str, _Books] = field(default_factory=dict)
-
-    def total(self, name: str) -> int:
-        return sum(int(getattr(books, name)) for books in list(self.books.values()))
-
-    @property
-    def seconds(self) -> float:
-        return (self.ended_s or time.monotonic()) - self.started_s
-
-    @property
-    def rate(self) -> float:
-        return self.total("seen") / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def eta_s(self) -> float | None:
-        worked = self.done - self.before
-        remaining = self.partitions - self.done - self.failed
-        return self.seconds / worked * remaining if worked and remaining and not self.ended_s else None
+_STALLED_SHOWN = 5
+_CHARACTERS = 2000
 
 
 class Progress:
-    """Listens to events and shows them. Use it as a context manager around a run."""
+    """Listens to events and shows them. Use it as a context manager around a run.
+
+    Attributes:
+        tally: What the events came to; others may look at it too.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        self._steps: dict[str, _StepProgress] = {}
+        self.tally = Tally()
         self._told: dict[str, tuple[str, Sequence[str]]] = {}
         self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=4, transient=False)
         self._stop = threading.Event()
@@ -88,29 +60,13 @@ class Progress:
 
     def listen(self, event: Event) -> None:
         """Take in an event."""
-        match event["event"]:
-            case "step_started":
-                step = self._steps.setdefault(str(event["step"]), _StepProgress(started_s=time.monotonic()))
-                step.partitions = cast("int", event["partitions"])
-                step.done = step.before = cast("int", event["done"])
-                step.ended_s = 0.0
-            case "partition_done":
-                step = self._steps[str(event["step"])]
-                step.done += 1
-                step.books[str(event["partition"])] = _books(cast("dict[str, dict[str, object]]", event["rows"]))
-            case "step_finished":
-                self._finish(str(event["step"]))
-            case "partition_failed" | "partition_retried":
-                step = self._steps[str(event["step"])]
-                step.failed += event["event"] == "partition_failed"
-                self._say(f"{event['step']}/{event['partition']}: {event['error']}")
-            case "file_corrupt":
-                self._say(f"corrupted file {event['path']}: {event['what']}; set aside, it is made again")
-            case "step_skipped":
-                waiting = cast("list[str]", event["waiting"])
-                self._say(f"{event['step']} not run: waits for {', '.join(waiting[:3])}{' ...' if waiting[3:] else ''}")
-            case "note":
-                self._say(str(event["text"]))
+        name = str(event.get("step", ""))
+        was_over = name in self.tally.steps and bool(self.tally.steps[name].ended_s)
+        self.tally.take(event)
+        if event["event"] == "step_finished":
+            self._finish(name, was_over=was_over)
+        elif text := in_words(event):
+            self._say(text)
 
     def tell(self, step: str, line: str, lines: Sequence[str]) -> None:
         """Take in how a step's work goes just now, in place of what was told before.
@@ -122,13 +78,11 @@ class Progress:
         """
         self._told[step] = (line, lines)
 
-    def _finish(self, name: str) -> None:
+    def _finish(self, name: str, *, was_over: bool) -> None:
         self._told.pop(name, None)
-        step = self._steps.get(name)
-        if step and not step.ended_s:
-            step.ended_s = time.monotonic()
-            if not self._is_terminal:
-                self._console.print(self._line(name, step), highlight=False, soft_wrap=True)
+        step = self.tally.steps.get(name)
+        if step and not was_over and not self._is_terminal:
+            self._console.print(self._line(name, step), highlight=False, soft_wrap=True)
 
     def _say(self, text: str) -> None:
         if self._is_terminal:
@@ -138,44 +92,69 @@ class Progress:
 
     def _plain_lines(self) -> None:
         while not self._stop.wait(_LINE_S):
-            running = [(name, step) for name, step in self._steps.items() if not step.ended_s]
-            for name, step in running[-1:]:
+            with self.tally.lock:
+                running = [(name, step) for name, step in self.tally.steps.items() if not step.ended_s]
+                lines = [(name, self._line(name, step)) for name, step in running[-1:]]
+            for name, line in lines:
                 told = self._told.get(name, ("", ()))[0]
-                self._say(self._line(name, step) + (f"; now {told}" if told else ""))
+                self._say(line + (f"; now {told}" if told else ""))
 
-    def _line(self, name: str, step: _StepProgress) -> str:
+    def _line(self, name: str, step: StepTally) -> str:
         eta = f", {step.eta_s:.0f} s left" if step.eta_s is not None else ""
         deferred = f", {step.total('deferred'):,} deferred" if step.total("deferred") else ""
+        still = sum(1 for of, _ in self.tally.run.stalled if of == name)
         return (
             f"{name}: {step.done}/{step.partitions} partitions, {step.total('seen'):,} rows in {step.seconds:.1f} s "
-            f"({step.rate:,.0f}/s), {step.total('kept'):,} kept, {step.total('left'):,} left{deferred}{eta}"
+            f"({step.rate:,.0f}/s), {step.total('kept'):,} kept, {_left(step):,} left{deferred}{eta}"
+            f"{f', {still} stand still' if still else ''}"
         )
 
     def _table(self) -> Group:
         table = Table(box=None, pad_edge=False)
         for column in ("step", "partitions", "rows", "rows/s", "kept", "left", "deferred", "time", "to go"):
             table.add_column(column, justify="left" if column == "step" else "right")
-        for name, step in list(self._steps.items()):
-            eta = "" if step.eta_s is None else f"{step.eta_s:.0f} s"
-            cells = (step.total("seen"), step.rate, *(step.total(n) for n in ("kept", "left", "deferred")))
-            numbers = [f"{value:,.0f}" for value in cells]
-            failed = f" ({step.failed} failed)" if step.failed else ""
-            table.add_row(name, f"{step.done}/{step.partitions}{failed}", *numbers, f"{step.seconds:.1f} s", eta)
+        with self.tally.lock:
+            for name, step in self.tally.steps.items():
+                eta = "" if step.eta_s is None else f"{step.eta_s:.0f} s"
+                cells = (step.total("seen"), step.rate, step.total("kept"), _left(step), step.total("deferred"))
+                numbers = [f"{value:,.0f}" for value in cells]
+                failed = f" ({step.failed} failed)" if step.failed else ""
+                table.add_row(name, f"{step.done}/{step.partitions}{failed}", *numbers, f"{step.seconds:.1f} s", eta)
+            still = [StalledNow.model_validate(event) for event in self.tally.run.stalled.values()]
         told = [Text(f"{name}: {line}") for name, (_, lines) in list(self._told.items()) for line in lines]
-        return Group(table, *told)
+        return Group(table, *told, *(Text(stalled(what, what.seconds)) for what in still[:_STALLED_SHOWN]))
 
 
-def _books(rows: dict[str, dict[str, object]]) -> _Books:
-    classes = [
-        {c: sum(cast("dict[str, int]", r[c]).values()) for c in ("dropped", "failed", "deferred")}
-        for r in rows.values()
-    ]
-    return _Books(
-        seen=sum(cast("int", r["in"]) for r in rows.values()),
-        kept=sum(cast("int", r["kept"]) for r in rows.values()),
-        left=sum(c["dropped"] + c["failed"] for c in classes),
-        deferred=sum(c["deferred"] for c in classes),
-    )
+def _left(step: StepTally) -> int:
+    return step.total("dropped") + step.total("failed")
+
+
+def in_words(event: Event) -> str:
+    """Return an event as a line for people; empty for those that are told in numbers."""
+    place = f"{event.get('step')}/{event.get('partition')}"
+    match event["event"]:
+        case "partition_failed" | "partition_retried":
+            text = f"{place}: {event['error']}"
+        case "partition_stalled":
+            what = StalledNow.model_validate(event)
+            text = stalled(what, what.seconds)
+        case "partition_resumed":
+            ended = "ended" if event.get("ended") else "goes on"
+            text = f"{place} {ended} after standing still for {duration(cast('float', event['seconds']))}"
+        case "file_corrupt":
+            text = f"corrupted file {event['path']}: {event['what']}; set aside, it is made again"
+        case "step_skipped":
+            waiting = cast("list[str]", event["waiting"])
+            text = f"{event['step']} not run: waits for {', '.join(waiting[:3])}{' ...' if waiting[3:] else ''}"
+        case "node_lost":
+            text = f"node {event.get('node')} was lost; its partitions are done again"
+        case "dashboard":
+            text = f"Ray's dashboard: {event['url']}"
+        case "note":
+            text = str(event["text"])
+        case _:
+            text = ""
+    return clean(text, _CHARACTERS)
 
 
 def stderr_say(text: str) -> None:

@@ -19,6 +19,7 @@ from pipeline.funnel import FunnelRow, funnel, funnel_closes, total
 from pipeline.line import LINE
 from pipeline.planner import Planner
 from pipeline.plans import PartitionPlan, StepPlan
+from pipeline.runs import newest_events
 from pipeline.worlds import world_facts
 
 SUBSETS = ("pub11", "rs3")
@@ -139,8 +140,7 @@ def _holds(partition: PartitionPlan, source: str) -> bool:
 
 def _failed_last_time(store: Store) -> frozenset[str]:
     """Return the partitions that failed in the newest run, by the events it left."""
-    files = [entry.path for entry in store.find("runs") if entry.path.endswith("/events.jsonl")]
-    lines = store.read(files[-1]).splitlines() if files else []
+    lines = newest_events(store)
     events = [json.loads(line) for line in lines if b'"partition_failed"' in line and line.endswith(b"}")]
     return frozenset(f"{event['step']}/{event['partition']}" for event in events)
 

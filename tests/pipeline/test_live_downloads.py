@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import socket
 
 import pytest
 
@@ -12,6 +13,7 @@ from pipeline.events import Events
 from pipeline.executors.inprocess import InProcess
 from pipeline.line import select
 from pipeline.metadata import metadata_slices
+from pipeline.picture import Picture
 from pipeline.planner import Planner
 from pipeline.progress import Progress
 from pipeline.runner import Runner
@@ -30,10 +32,12 @@ def test_downloads_leave_what_they_told_in_the_runs_folder_and_in_one_event(fres
     }
     assert files.keys() == {name for name in done if name.startswith("web-")}
     for name, file in files.items():
-        assert file == {"attempt": 1, "values": done[name]["telemetry"]}
         values = file["values"]
+        assert values == done[name]["telemetry"]
+        assert file["node"] == socket.gethostname()
         assert values.keys() >= NUMBERS
         assert values["answered"] == values["urls"] == values["images"] + sum(values["reasons"].values())
+    assert len({file["attempt"] for file in files.values()}) == len(files)
     assert sum(file["values"]["images"] for file in files.values()) > 10
     assert all("telemetry" not in event for event in fresh.events() if event["event"] != "partition_done")
 
@@ -60,7 +64,7 @@ def _run(workdir, change, stage="filter.match"):
     store, recipe = Store(str(workdir.path)), workdir.recipe()
     commits, sent, events = CommitStore(store), [], Events()
     events.listen(sent.append)
-    watch = watched(store, "runs/x", events, Progress())
+    watch = watched(store, "runs/x", events, Progress(), Picture())
     planner = Planner(recipe, store, commits, metadata_slices(recipe, store))
     executor = Telling(workdir, change)
     Runner(recipe, store, planner, commits, lambda: executor, events, lambda: False, watch=watch).run(select(stage, ""))

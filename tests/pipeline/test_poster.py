@@ -2,6 +2,7 @@
 
 import errno
 import json
+import socket
 import threading
 import time
 
@@ -43,7 +44,11 @@ def test_the_last_values_are_in_the_file_at_the_end(uri, tmp_path):
     with Poster(store, PATH, 3, 60.0) as poster:
         for number in range(5):
             poster.post({"images": number, "hosts": [{"host": "\u202e\ud800"}]})
-    assert _told(store) == {"attempt": 3, "values": {"images": 4, "hosts": [{"host": "\u202e\ud800"}]}}
+    assert _told(store) == {
+        "attempt": 3,
+        "node": socket.gethostname(),
+        "values": {"images": 4, "hosts": [{"host": "\u202e\ud800"}]},
+    }
     assert poster.last == {"images": 4, "hosts": [{"host": "\u202e\ud800"}]}
 
 
