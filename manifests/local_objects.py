@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-import fsspec
-
 from manifests.objects import TEMPORARY_PREFIX, AlreadyThereError, Entry
 
 _COPY_BYTES = 8 << 20
@@ -39,7 +37,6 @@ class LocalObjects:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._fs = fsspec.filesystem("file")
 
     def read(self, path: str) -> bytes:
         """Return a whole file."""
@@ -68,14 +65,30 @@ class LocalObjects:
         except FileNotFoundError:
             return None
 
-    def find(self, folder: str) -> list[Entry]:
-        """Return all files below a folder."""
+    def scan(self, folder: str) -> Iterator[Entry]:
+        """Yield all files below a folder, whatever their names, links followed."""
+        folders = [self._full(folder)]
+        while folders:
+            try:
+                entries = _not_stale(lambda: list(os.scandir(folders[-1])))
+            except (FileNotFoundError, NotADirectoryError):
+                entries = []
+            folders.pop()
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.path)
+                elif not entry.name.startswith(_SILLY_PREFIX):
+                    with contextlib.suppress(FileNotFoundError):  # it went meanwhile, or is a link to nowhere
+                        found = entry.stat()
+                        yield Entry(entry.path[len(self._root) + 1 :], found.st_size, _stamp(found))
+
+    def stamp_of(self, path: str, data: bytes) -> str:
+        """Return time of change and inode."""
+        del data
         try:
-            found = _not_stale(lambda: self._fs.find(self._full(folder), detail=True))
+            return _stamp(Path(self._full(path)).stat())
         except FileNotFoundError:
-            return []
-        named = [(str(name), info) for name, info in found.items() if not _is_silly(str(name))]
-        return [Entry(name[len(self._root) + 1 :], int(info["size"])) for name, info in named]
+            return ""
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly below a folder."""
@@ -141,8 +154,8 @@ class LocalObjects:
             temporary.unlink(missing_ok=True)
 
 
-def _is_silly(name: str) -> bool:
-    return name.rsplit("/", 1)[-1].startswith(_SILLY_PREFIX)
+def _stamp(found: os.stat_result) -> str:
+    return f"{found.st_mtime_ns:x}-{found.st_ino:x}"
 
 
 def _not_stale(call: Callable[[], _T]) -> _T:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -27,10 +28,18 @@ class StoreRefusedError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stored object: path below the workdir and size in bytes."""
+    """One stored object.
+
+    Attributes:
+        path: Below the workdir.
+        bytes: Its size.
+        stamp: Another one when the object was written anew: time of change and inode of a file, ETag of an object;
+            empty where the store tells none. It says nothing between two stores.
+    """
 
     path: str
     bytes: int
+    stamp: str = field(default="", compare=False)
 
 
 class Objects(Protocol):
@@ -48,8 +57,11 @@ class Objects(Protocol):
     def size(self, path: str) -> int | None:
         """Return an object's size in bytes, None if it is not there."""
 
-    def find(self, folder: str) -> list[Entry]:
-        """Return all objects below a folder, in no particular order."""
+    def scan(self, folder: str) -> Iterator[Entry]:
+        """Yield all objects below a folder as they are met, in no particular order."""
+
+    def stamp_of(self, path: str, data: bytes) -> str:
+        """Return the stamp that a listing shows of an object just created with ``data``; empty: not known."""
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly below a folder, in no particular order."""

@@ -236,6 +236,33 @@ class Exclude(_Table):
     sha256: str = Field(default="", description="digests of bytes as fetched")
 
 
+class StoreAccess(_Table):
+    """How an object store that holds the workdir is reached; never part of a fingerprint, and no place for secrets.
+
+    What is not set is the SDK's own: AWS_ENDPOINT_URL, AWS_PROFILE, AWS_REGION, AWS_MAX_ATTEMPTS and the like.
+    """
+
+    endpoint: str = Field(default="", description="URL of an S3, GCS or OSS server; empty: the provider's")
+    profile: str = Field(default="", description="S3: a profile of the SDK's configuration")
+    region: str = Field(default="", description="S3: e.g. eu-central-1")
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=32, description="S3: connections a process keeps to the store"
+    )
+    attempts: Annotated[int, Field(ge=0, le=50)] = Field(
+        default=0, description="S3: of the SDK for one request; 0: its own number, AWS_MAX_ATTEMPTS or 5"
+    )
+    patience_s: Annotated[float, Field(ge=0)] = Field(
+        default=300.0, description="how long one operation is tried again after the SDK gave up"
+    )
+
+    @field_validator("endpoint")
+    @classmethod
+    def _no_secret(cls, endpoint: str) -> str:
+        if endpoint and ("://" not in endpoint or "@" in endpoint):
+            raise ValueError("write http(s)://HOST:PORT; credentials belong to the SDK's environment or a profile")
+        return endpoint
+
+
 class Run(_Table):
     """How the work is run; never part of a fingerprint."""
 
@@ -280,6 +307,7 @@ class Recipe(_Table):
     shard: Shard = Shard()
     train: Train = Train()
     exclude: Exclude = Exclude()
+    store: StoreAccess = StoreAccess()
     run: Run = Run()
 
     @field_validator("sources")

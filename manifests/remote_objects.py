@@ -72,12 +72,17 @@ class RemoteObjects:
         except FileNotFoundError:
             return None
 
-    def find(self, folder: str) -> list[Entry]:
-        """Return all objects below a folder."""
+    def scan(self, folder: str) -> Iterator[Entry]:
+        """Yield all objects below a folder."""
         try:
-            return self._patiently(f"LIST {folder}", lambda: self._listed(folder))
+            yield from self._s3_listed(folder) if self._is_s3 else self._any_listed(folder)
         except FileNotFoundError:
-            return []
+            return
+
+    def stamp_of(self, path: str, data: bytes) -> str:
+        """Return what S3 makes the ETag of one PUT of."""
+        del path
+        return _md5(data)
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly below a folder."""
@@ -170,22 +175,25 @@ class RemoteObjects:
             return int(self._fs.call_s3("head_object", **self._named(path))["ContentLength"])
         return int(self._fs.info(self._full(path), refresh=True)["size"])
 
-    def _listed(self, folder: str) -> list[Entry]:
-        full = self._full(folder)
-        if self._is_s3:
-            return [Entry(name[len(self._root) + 1 :], size) for name, size in self._s3_listed(f"{full}/")]
-        self._fs.invalidate_cache(full)
-        found = self._fs.find(full, detail=True)
-        return [Entry(str(name)[len(self._root) + 1 :], int(info["size"])) for name, info in found.items()]
+    def _any_listed(self, folder: str) -> Iterator[Entry]:
+        def listed() -> dict[str, dict[str, Any]]:
+            self._fs.invalidate_cache(self._full(folder))
+            return cast("dict[str, dict[str, Any]]", self._fs.find(self._full(folder), detail=True))
 
-    def _s3_listed(self, prefix: str) -> Iterator[tuple[str, int]]:
-        bucket, key, _ = self._fs.split_path(prefix)
-        asked = {"Bucket": bucket, "Prefix": key}
+        for name, info in self._patiently(f"LIST {folder}", listed).items():
+            stamp = str(info.get("ETag") or "").strip('"')
+            yield Entry(str(name)[len(self._root) + 1 :], int(info["size"]), stamp)
+
+    def _s3_listed(self, folder: str) -> Iterator[Entry]:
+        """List page by page: a page that fails is asked for again, not the whole list."""
+        bucket, prefix, _ = self._fs.split_path(f"{self._full(folder)}/")
+        below = len(self._root) - len(bucket)
+        asked = {"Bucket": bucket, "Prefix": prefix}
         while True:
-            page = self._fs.call_s3("list_objects_v2", **asked)
+            page = self._patiently(f"LIST {folder}", lambda: self._fs.call_s3("list_objects_v2", **asked))
             for item in page.get("Contents", ()):
                 if not item["Key"].endswith("/"):  # a folder that a web console made
-                    yield f"{bucket}/{item['Key']}", int(item["Size"])
+                    yield Entry(item["Key"][below:], int(item["Size"]), str(item.get("ETag") or "").strip('"'))
             if not page.get("IsTruncated"):
                 return
             asked["ContinuationToken"] = page["NextContinuationToken"]
@@ -214,8 +222,7 @@ class RemoteObjects:
             self._check_size(path, len(data))
             return
         answer = self._fs.call_s3("put_object", **self._named(path), Body=data)
-        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if answer.get("ETag", "").strip('"') != digest:  # not every store, nor every encryption, makes it so
+        if answer.get("ETag", "").strip('"') != _md5(data):  # not every store, nor every encryption, makes it so
             self._check_size(path, len(data))
 
     def _put_file(self, path: str, local: Path) -> None:
@@ -261,6 +268,10 @@ class _Ranges(io.RawIOBase):
         buffer[: len(data)] = data
         self._place += len(data)
         return len(data)
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _whole(body: bytes, wanted: int, path: str) -> bytes:

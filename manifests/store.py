@@ -6,7 +6,7 @@ Where objects lie is the business of two modules: `manifests.local_objects`, a l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,7 +89,15 @@ class Store:
 
         A list may lag: an object made a moment ago may lack, one removed may be named. `size` and `read` do not.
         """
-        return sorted((e for e in self._objects.find(folder) if not _is_temporary(e.path)), key=lambda e: e.path)
+        return sorted(self.scan(folder), key=lambda entry: entry.path)
+
+    def scan(self, folder: str) -> Iterator[Entry]:
+        """Yield every object below ``folder`` as it is met, in no order; temporary files are left out."""
+        return (entry for entry in self._objects.scan(folder) if not _is_temporary(entry.path))
+
+    def stamp_of(self, path: str, data: bytes) -> str:
+        """Return the stamp that a listing shows of an object that was just created with ``data``; empty: not known."""
+        return self._objects.stamp_of(path, data)
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly below ``folder``, sorted; what lies in them is not listed."""
@@ -97,7 +105,7 @@ class Store:
 
     def temporaries(self, folder: str) -> list[Entry]:
         """Return what interrupted writers left below ``folder``."""
-        return [e for e in self._objects.find(folder) if _is_temporary(e.path)]
+        return [e for e in self._objects.scan(folder) if _is_temporary(e.path)]
 
     def create(self, path: str, data: bytes) -> None:
         """Write a new object that must not exist.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from manifests.recipe import Recipe
+    from manifests.recipe import Recipe, StoreAccess
     from manifests.store import Store
 
 app = typer.Typer(
@@ -282,7 +282,7 @@ def _open(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Stor
     from manifests.recipe_files import load_recipe
 
     settings = load_recipe(recipe, overrides)
-    return settings, _store(workdir or f"build/{settings.name}")
+    return settings, _store(workdir or f"build/{settings.name}", settings.store)
 
 
 def _open_existing(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
@@ -291,10 +291,11 @@ def _open_existing(recipe: str, workdir: str, overrides: list[str]) -> tuple[Rec
     from pipeline.runs import newest_recipe
     from pipeline.workdir import open_workdir, read_workdir
 
-    store = _store(workdir or f"build/{load_recipe(recipe or 'mini').name}")
+    default = load_recipe(recipe or "mini")
+    store = _store(workdir or f"build/{default.name}", _access(default, overrides))
     read_workdir(store)
-    settings = (None if recipe else newest_recipe(store)) or load_recipe(recipe or "mini")
-    settings = override_recipe(settings, overrides)
+    settings = override_recipe((None if recipe else newest_recipe(store)) or default, overrides)
+    store = _store(store.uri, settings.store)
     open_workdir(store, settings.name, create=False)
     return settings, store
 
@@ -305,7 +306,7 @@ def _open_if_there(recipe: str, workdir: str, overrides: list[str]) -> tuple[Rec
     from pipeline.runs import newest_recipe
 
     default = load_recipe(recipe or "mini")
-    store = _store(workdir or f"build/{default.name}")
+    store = _store(workdir or f"build/{default.name}", _access(default, overrides))
     settings = (None if recipe else newest_recipe(store)) or default
     return override_recipe(settings, overrides), store
 
@@ -317,12 +318,20 @@ def _open_to_train(recipe: str, workdir: str, overrides: list[str], *, needs_bui
     return _open(recipe or "mini", workdir, overrides)
 
 
-def _store(uri: str) -> Store:
+def _access(default: Recipe, overrides: list[str]) -> StoreAccess:
+    """Return how to reach a workdir whose newest recipe is not read yet: by the default one and --set store.KEY."""
+    from manifests.recipe_files import override_recipe
+
+    return override_recipe(default, [one for one in overrides if one.lstrip().startswith("store.")]).store
+
+
+def _store(uri: str, access: StoreAccess) -> Store:
     from manifests.store import Store
+    from manifests.store_options import store_options
     from pipeline.errors import UserError
 
     try:
-        return Store(uri)
+        return Store(uri, store_options(uri, access))
     except (ImportError, ValueError) as error:  # fsspec's words: an unknown protocol, or a package to install
         raise UserError(f"--workdir {uri}: {error}") from error
 
@@ -332,6 +341,7 @@ def _one_line_errors() -> Iterator[None]:
     """Turn the errors a user can act on into one line and an exit code."""
     from manifests.commits import CorruptCommitError
     from manifests.recipe_files import RecipeError
+    from manifests.store import StoreError, StoreRefusedError
     from pipeline.errors import UserError, is_disk_full
     from pipeline.locks import LockHeldError
     from pipeline.runner import NoSpaceError
@@ -346,9 +356,13 @@ def _one_line_errors() -> Iterator[None]:
         raise typer.Exit(130) from error
     except (
         RecipeError, WorkdirError, WorldError, LockHeldError, UserError, CorruptCommitError, ModelMissingError,
+        StoreRefusedError,
     ) as error:  # fmt: skip
         sys.stderr.write(f"rs5m-build: {error}\n")
         raise typer.Exit(2) from error
+    except StoreError as error:
+        sys.stderr.write(f"rs5m-build: {error}\n")
+        raise typer.Exit(3) from error
     except NoSpaceError as error:
         sys.stderr.write(f"rs5m-build: no space left: {error}\n")
         raise typer.Exit(3) from error
