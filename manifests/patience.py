@@ -110,15 +110,14 @@ def patiently(call: Callable[[], _T], where: str, what: str, patience_s: float) 
 
 
 def _status(error: BaseException) -> int | None:
+    """Return the HTTP status of an answer; what a broken body was caused by has one too, but that is no answer."""
     for one in (error, error.__cause__):
         response = getattr(one, "response", None)
         if isinstance(response, dict):
             found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        else:
-            found = getattr(one, "status", getattr(one, "code", None))
-        if isinstance(found, int):
-            return found
-    return None
+            return found if isinstance(found, int) else None
+    found = getattr(error, "status", getattr(error, "code", None))
+    return found if isinstance(found, int) else None
 
 
 def _words(error: BaseException) -> str:
