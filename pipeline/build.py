@@ -23,6 +23,7 @@ from pipeline.metadata import metadata_slices
 from pipeline.picture import Picture
 from pipeline.picture_text import in_line, in_lines
 from pipeline.planner import Planner
+from pipeline.price.fits import check_fits
 from pipeline.progress import Progress
 from pipeline.runner import Runner, Selection, Summary
 from pipeline.runs import RunFolder, newest_recipe
@@ -107,6 +108,8 @@ def build(recipe: Recipe, store: Store, options: Options, say: Callable[[str], N
                 RunFolder(store, recipe, options.arguments)
             plans = [planner.plan(step) for step in steps]
             return Ended(Summary(), had_work=False, waiting={p.step.name: p.waiting for p in plans if p.waiting})
+        if not options.selection.sources:
+            check_fits(recipe, store, planner, steps, say)
         if "download.fetch" in {step.name for step in steps}:
             for line in download_lines(recipe):
                 say(line)

@@ -52,7 +52,8 @@ def run(
         bool, typer.Option("--allow-mixed-profile", help="A partition that runs out of memory may halve its batch.")
     ] = False,
     ray_address: Annotated[str, typer.Option(help="Join this Ray cluster (or set RAY_ADDRESS).")] = "",
-    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done, and why.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done, why, and what it takes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON on stdout, for programs.")] = False,
 ) -> None:
     """Build the dataset, or part of it; resume what was stopped, redo only what a changed setting touches."""
     from pipeline.commands import run_build
@@ -65,7 +66,7 @@ def run(
     with _one_line_errors():
         settings, store = _open(recipe, workdir, overrides)
         if plan:
-            code = show_plan(settings, store, stage, until, source or [])
+            code = show_plan(settings, store, stage, until, source or [], as_json=as_json)
         else:
             code = run_build(settings, store, stage, until, source or [], slice_, retry, ray_address, sys.argv[1:])
     raise typer.Exit(code)

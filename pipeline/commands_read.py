@@ -20,6 +20,9 @@ from pipeline.errors import UserError
 from pipeline.line import LINE, select
 from pipeline.metadata import metadata_slices
 from pipeline.planner import Planner
+from pipeline.price.estimate import needs
+from pipeline.price.machine import machine_of
+from pipeline.price.text import price_document, price_lines
 from pipeline.progress import stderr_say
 from pipeline.status import read_status, status_document, status_lines
 from pipeline.workdir import open_workdir, read_workdir
@@ -28,18 +31,32 @@ from stages.step import CorruptFileError
 _PIPE_WIDTH = 200
 
 
-def show_plan(recipe: Recipe, store: Store, stage: str, until: str, sources: Collection[str] = ()) -> int:
-    """Say what a run would do and why; nothing is created, not even the workdir."""
+def show_plan(
+    recipe: Recipe, store: Store, stage: str, until: str, sources: Collection[str] = (), *, as_json: bool = False
+) -> int:
+    """Say what a run would do and why, and what it would take; nothing is created, not even the workdir.
+
+    A source that names no metadata is priced by the published table, though a run would stop for it.
+    """
     try:
         steps = select(stage, until)
     except ValueError as error:
         raise UserError(str(error)) from error
     if read_workdir(store) is not None:
         open_workdir(store, recipe.name, create=False)
-    planner = _planner(recipe, store, remember=False, needed=sources or None)
+    unnamed = [key for key, source in recipe.enabled_sources().items() if not source.metadata]
+    needed = set(sources) or set(recipe.enabled_sources()) - set(unnamed)
+    planner = _planner(recipe, store, remember=False, needed=needed)
+    at = machine_of(recipe)
+    found = needs(recipe, store, planner, at, steps)
+    status = read_status(planner, steps)
+    if as_json:
+        _print_json({**status_document(status), "price": price_document(found, recipe, store, at)})
+        return 0
     if planner is None and recipe.world:
         _print([f"the {recipe.world.kind} world would be built first; then:"])
-    _print(status_lines(read_status(planner, steps)))
+    _print(status_lines(status))
+    _print(["", *price_lines(found, recipe, store, at)])
     return 0
 
 

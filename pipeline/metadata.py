@@ -199,7 +199,8 @@ def _archives(
     try:
         packed = [item for item in named if not _is_folder(spec, item, store, faults)]
         digests = {item.uri: said.digest for item, said in zip(packed, files.look(packed), strict=True)}
-        digests |= {item.uri: _folder_digest(spec, item, store, faults) for item in named if item.uri not in digests}
+        folders = {i.uri: _folder_digest(spec, i, store, faults) for i in named if i.uri not in digests}
+        digests |= {uri: digest for uri, (digest, _) in folders.items()}
         whole = [item for item in named if item.uri not in faults]
         if spec.is_held:
             whole = _distinct(spec, whole, digests, store)
@@ -211,7 +212,7 @@ def _archives(
     known = [(item.uri, digests[item.uri]) for item in whole]
     _refuse_copies(spec, [*known, *((uris[0], digest) for digest, uris in told.items())])
     for uri, digest in known:
-        yield digest, {"uri": uri, "digest": digest}
+        yield digest, {"uri": uri, "digest": digest, **({"members": folders[uri][1]} if uri in folders else {})}
     for digest, uris in told.items():  # equal ones, as folders without a file, are one partition
         problem = "; ".join(faults[uri] for uri in uris)
         yield digest, {"uri": uris[0], "digest": digest, "problem": f"{problem}, or leave it out"}
@@ -246,8 +247,8 @@ def _distinct(spec: SourceSpec, named: Sequence[Named], digests: Mapping[str, st
     return kept
 
 
-def _folder_digest(spec: SourceSpec, item: Named, store: Store, faults: dict[str, str]) -> str:
-    """Return the digest of a folder: it is listed, and must hold an image of its source."""
+def _folder_digest(spec: SourceSpec, item: Named, store: Store, faults: dict[str, str]) -> tuple[str, int]:
+    """Return the digest of a folder, and its files: it is listed, and must hold an image of its source."""
     try:
         with open_archive(store, item.uri) as folder:
             members = folder.members()
@@ -258,6 +259,6 @@ def _folder_digest(spec: SourceSpec, item: Named, store: Store, faults: dict[str
                 if not spec.is_held:
                     raise RecipeError(f"sources.{spec.key}.metadata: {no_images(item.uri, spec.format)}")
                 faults[item.uri] = no_images(item.uri, spec.format)
-            return folder_digest(members)
+            return folder_digest(members), len(members)
     except (ArchiveError, OSError) as error:
         raise RecipeError(f"sources.{spec.key}.metadata: {error}") from error

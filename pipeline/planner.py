@@ -61,6 +61,7 @@ class Planner:
         self._plans: dict[str, StepPlan] = {}
         self._retried: set[str] = set()
         self._receipts: dict[str, dict[str, Receipt]] = {}
+        self._settled_before: dict[str, int] = {}
         self._smaller: dict[str, int] = {}
         self._archives: dict[str, dict[str, JsonValue]] = {
             key: {**spec_params(spec), "archives": list[JsonValue](recipe.sources[key].metadata)}
@@ -94,6 +95,7 @@ class Planner:
         commits = self._commits.step(step.name)
         manifests = self._commits.read_all(list(commits.all()))
         self._receipts[step.name] = {o.path: o for manifest in manifests for o in manifest.outputs}
+        self._settled_before[step.name] = self._settled_rows(step, manifests)
         sizes = self._sizes(step)
         settings = Settings(self.settings(step))
         found = list(self._partitions(step, plan))
@@ -271,6 +273,23 @@ class Planner:
     def receipts(self, step: str) -> dict[str, Receipt]:
         """Return the receipt of every file that commits of a step pointed at when it was planned, by path."""
         return self._receipts.get(step, {})
+
+    def known(self, step: Step) -> StepPlan | None:
+        """Return the plan of a step if it was made already: nothing is read."""
+        return self._plans.get(step.name)
+
+    def settled_before(self, step: str) -> int:
+        """Return the rows that a step's commits settled under equal settings, whatever rows they were given."""
+        return self._settled_before.get(step, 0)
+
+    def _settled_rows(self, step: Step, manifests: list[Manifest]) -> int:
+        reads, most = {key: self._flat[key] for key in step.reads}, dict[str, int]()
+        for manifest in manifests:
+            equal = manifest.parts.recipe == reads and manifest.parts.code == step.VERSION
+            if step.recording or equal:
+                rows = sum(counts.seen - sum(counts.deferred.values()) for counts in manifest.rows.values())
+                most[manifest.partition] = max(rows, most.get(manifest.partition, 0))
+        return sum(most.values())
 
     def _why(self, partition: str, parts: Parts, commits: StepCommits) -> list[Change]:
         others = [self._commits.read(passes[-1]) for passes in commits.names.get(partition, {}).values()]

@@ -25,6 +25,12 @@ class StepNeed:
         memory_bytes: Peak memory of one task.
         gpus: GPUs of one task; 0 where it runs without.
         is_estimate: Whether the rows are an estimate, because steps before it are not settled.
+        held_s: Seconds that tasks hold their cores, waiting for the web included; never below ``cpu_s``.
+        wall_s: Wall-clock seconds of the whole step on the machine it was asked for.
+        scratch_bytes: What one task, the largest, lays down in its scratch folder.
+        assumed: Tables of `rates.toml` behind it that hold figures nobody measured; empty: all measured.
+        is_firm: Whether its size follows from settled rows, this workdir's own shares, or the published table of the
+            very source; not from the mean of other sources.
     """
 
     step: str
@@ -41,3 +47,8 @@ class StepNeed:
     memory_bytes: int
     gpus: float
     is_estimate: bool
+    held_s: float = 0.0
+    wall_s: float = 0.0
+    scratch_bytes: int = 0
+    assumed: tuple[str, ...] = ()
+    is_firm: bool = True

@@ -10,10 +10,10 @@ from tests.world_building import Workdir
 # Read by the driver, not by a step: what to read, where to run; and what `train` is told.
 OWN = ("metadata", "attributes", "format", "columns", "header", "keywords", "licence", "credit")  # told by the user
 DRIVER = {"name", "sources", "sources.NAME.enabled", *(f"sources.NAME.{key}" for key in OWN)}
-DRIVER_TABLES = ("run.", "store.", "world.", "train.")
+DRIVER_TABLES = ("run.", "store.", "world.", "train.", "cluster.")
 TABLES = {
     "filter", "download", "download.consent", "download.network", "dedup", "outlier", "outlier.vlm",
-    "outlier.detector_cut", "caption", "exclude", "geo", "shard", "run", "store", "world", "train",
+    "outlier.detector_cut", "caption", "exclude", "geo", "shard", "run", "store", "world", "train", "cluster",
 }  # fmt: skip
 
 
