@@ -74,14 +74,28 @@ def run(
 
 @app.command()
 def status(
-    recipe: RecipeOption = "", workdir: WorkdirOption = "", set_: SetOption = None, as_json: JsonOption = False
+    recipe: RecipeOption = "",
+    workdir: WorkdirOption = "",
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the newest run, from any machine, until it ends or Ctrl-C.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=0, metavar="S", help="With --watch: seconds between looks. 0: 2; object store: 15.")
+    ] = 0.0,
+    run_: Annotated[str, typer.Option("--run", metavar="NAME", help="With --watch: this run, a folder in runs/.")] = "",
 ) -> None:
     """Say what is done, what a run would do, and why: which part of which fingerprint changed."""
     from pipeline.commands_read import show_status
+    from pipeline.watching.follow import watch_run
 
     with _one_line_errors():
         settings, store = _open_existing(recipe, workdir, set_ or [])
-        code = show_status(settings, store, as_json=as_json)
+        if watch:
+            code = watch_run(store, run_, every, as_json=as_json)
+        else:
+            code = show_status(settings, store, as_json=as_json)
     raise typer.Exit(code)
 
 

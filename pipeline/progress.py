@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,11 +18,10 @@ from rich.text import Text
 from pipeline.events import Event
 from pipeline.watching.snapshot import StalledNow
 from pipeline.watching.tally import StepTally, Tally
-from pipeline.watching.words import clean, duration, stalled
+from pipeline.watching.words import in_words, stalled
 
 _LINE_S = 5.0
 _STALLED_SHOWN = 5
-_CHARACTERS = 2000
 
 
 class Progress:
@@ -127,34 +125,6 @@ class Progress:
 
 def _left(step: StepTally) -> int:
     return step.total("dropped") + step.total("failed")
-
-
-def in_words(event: Event) -> str:
-    """Return an event as a line for people; empty for those that are told in numbers."""
-    place = f"{event.get('step')}/{event.get('partition')}"
-    match event["event"]:
-        case "partition_failed" | "partition_retried":
-            text = f"{place}: {event['error']}"
-        case "partition_stalled":
-            what = StalledNow.model_validate(event)
-            text = stalled(what, what.seconds)
-        case "partition_resumed":
-            ended = "ended" if event.get("ended") else "goes on"
-            text = f"{place} {ended} after standing still for {duration(cast('float', event['seconds']))}"
-        case "file_corrupt":
-            text = f"corrupted file {event['path']}: {event['what']}; set aside, it is made again"
-        case "step_skipped":
-            waiting = cast("list[str]", event["waiting"])
-            text = f"{event['step']} not run: waits for {', '.join(waiting[:3])}{' ...' if waiting[3:] else ''}"
-        case "node_lost":
-            text = f"node {event.get('node')} was lost; its partitions are done again"
-        case "dashboard":
-            text = f"Ray's dashboard: {event['url']}"
-        case "note":
-            text = str(event["text"])
-        case _:
-            text = ""
-    return clean(text, _CHARACTERS)
 
 
 def stderr_say(text: str) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
+from pipeline.events import Event
 from pipeline.watching.snapshot import StalledNow
 
 _CHARACTERS = 400
+_EVENT_CHARACTERS = 2000
 
 
 def clean(text: str, most: int = _CHARACTERS) -> str:
@@ -46,3 +49,31 @@ def stalled(what: StalledNow, seconds: float) -> str:
 def pairs(values: Mapping[str, object]) -> str:
     """Return values by name in one line."""
     return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def in_words(event: Event) -> str:
+    """Return an event as a line for people; empty for those that are told in numbers."""
+    place = f"{event.get('step')}/{event.get('partition')}"
+    match event["event"]:
+        case "partition_failed" | "partition_retried":
+            text = f"{place}: {event['error']}"
+        case "partition_stalled":
+            what = StalledNow.model_validate(event)
+            text = stalled(what, what.seconds)
+        case "partition_resumed":
+            ended = "ended" if event.get("ended") else "goes on"
+            text = f"{place} {ended} after standing still for {duration(cast('float', event['seconds']))}"
+        case "file_corrupt":
+            text = f"corrupted file {event['path']}: {event['what']}; set aside, it is made again"
+        case "step_skipped":
+            waiting = cast("list[str]", event["waiting"])
+            text = f"{event['step']} not run: waits for {', '.join(waiting[:3])}{' ...' if waiting[3:] else ''}"
+        case "node_lost":
+            text = f"node {event.get('node')} was lost; its partitions are done again"
+        case "dashboard":
+            text = f"Ray's dashboard: {event['url']}"
+        case "note":
+            text = str(event["text"])
+        case _:
+            text = ""
+    return clean(text, _EVENT_CHARACTERS)
