@@ -152,8 +152,9 @@ def _work(
     stack.enter_context(kept(recipe, store, folder.path, _scope(options), events, progress.tally, watch, picture))
     summary = runner.run(steps)
     code = interrupts.exit_code or (143 if summary.stopped else 0)
-    events("run_finished", committed=summary.worked, failed=dict(summary.failed), exit_code=code)
-    return Ended(summary, had_work=True, signal_code=code)
+    ended = Ended(summary, had_work=True, signal_code=code)
+    events("run_finished", committed=summary.worked, failed=dict(summary.failed), exit_code=ended.exit_code)
+    return ended
 
 
 def watched(store: Store, folder: str, events: Events, progress: Progress, picture: Picture) -> Watch:

@@ -27,7 +27,8 @@ def picture(look: Look) -> RenderableType:
     lines = [_head(look)]
     if now.dashboard:
         lines.append(f"Ray's dashboard: {now.dashboard}")
-    return Group(*map(_text, lines), _table(now), *map(_text, [*_below(now), *_verdict(look)]))
+    below = [_text(line) for line in (*_below(now), *_verdict(look))]
+    return Group(*map(_text, lines), _table(now), Text(), _funnel(now.steps), Text(), *below)
 
 
 def _text(line: str) -> Text:
@@ -60,7 +61,6 @@ def _table(now: RunNow) -> Table:
 
 
 def _below(now: RunNow) -> Iterator[str]:
-    yield from _funnel(now.steps)
     if now.downloads and now.downloads.running:
         yield from _downloads(now.downloads)
     for step in now.steps:
@@ -83,13 +83,17 @@ def _below(now: RunNow) -> Iterator[str]:
             yield line
 
 
-def _funnel(steps: list[StepNow]) -> Iterator[str]:
-    """Yield a line a source: how many rows each step kept of it in this run."""
-    sources = sorted({source for step in steps for source in step.rows})
-    for source in sources:
-        kept = [f"{step.step} {step.rows[source].kept:,}" for step in steps if source in step.rows]
-        first = next(step.rows[source].seen for step in steps if source in step.rows)
-        yield f"{clean(source, _NAME)}: {first:,} > {' > '.join(kept)}"
+def _funnel(steps: list[StepNow]) -> Table:
+    """Return the funnel so far: of each source the rows that came in, and those that each step of this run kept."""
+    table = Table(box=None, pad_edge=False)
+    shown = [step for step in steps if step.rows]
+    for column in ("kept of", "in", *(clean(step.step.split(".")[-1], _NAME) for step in shown)):
+        table.add_column(Text(column), justify="left" if column == "kept of" else "right", no_wrap=True)
+    for source in sorted({source for step in shown for source in step.rows}):
+        of = [step.rows.get(source) for step in shown]
+        first = next(rows.seen for rows in of if rows)
+        table.add_row(Text(clean(source, _NAME)), f"{first:,}", *(f"{rows.kept:,}" if rows else "" for rows in of))
+    return table
 
 
 def _downloads(told: DownloadsNow) -> Iterator[str]:
@@ -114,8 +118,8 @@ def _event(event: dict[str, JsonValue]) -> str:
 def _verdict(look: Look) -> Iterator[str]:
     now, silent = look.now, duration(look.silent_s)
     for other in look.others:
-        done = ", ".join(f"{s.step} {s.partitions.done}/{s.partitions.total}" for s in other.steps if not s.ended)
-        yield f"beside it: {other.run.removeprefix('runs/')} ({other.scope} on {other.driver.host}): {done or 'starting'}"
+        at = ", ".join(f"{s.step} {s.partitions.done}/{s.partitions.total}" for s in other.steps if not s.ended)
+        yield f"beside it: {other.run.removeprefix('runs/')} ({other.scope}, {other.driver.host}): {at or 'starting'}"
     if look.trouble:
         yield f"its newest numbers cannot be read: {look.trouble}; these are {silent} old"
     match look.life:
