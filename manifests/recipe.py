@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from manifests.canonical import JsonValue
+from manifests.recipe_cluster import Cluster
 from manifests.recipe_train import Train
 
 _BENCHMARK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -290,20 +291,6 @@ class Run(_Table):
     )
     wandb: str = Field(default="", description="project in Weights & Biases to log to; empty: none")
     ignore_space: bool = Field(default=False, description="start although disk or memory will not do by the price")
-
-
-NotNegative = Annotated[float, Field(ge=0)]
-
-
-class Cluster(_Table):
-    """The machines of a build, and what they cost: read by the price; never part of a fingerprint."""
-
-    cpus: Annotated[int, Field(ge=0)] = Field(default=0, description="cores, all machines together; 0: run.workers")
-    gpus: NotNegative = Field(default=0.0, description="GPUs, all machines together; 0: those of this machine")
-    memory_gb: NotNegative = Field(default=0.0, description="memory of the largest machine; 0: this machine's")
-    cpu_hour_cost: NotNegative = Field(default=0.0, description="of a core for an hour, any currency; 0: not told")
-    gpu_hour_cost: NotNegative = Field(default=0.0, description="of a GPU for an hour; 0: not told")
-    gb_month_cost: NotNegative = Field(default=0.0, description="of 1e9 bytes stored for a month; 0: not told")
 
 
 class Recipe(_Table):

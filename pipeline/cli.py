@@ -73,6 +73,27 @@ def run(
 
 
 @app.command()
+def submit(
+    to: Annotated[str, typer.Option(help="slurm, ray (a cluster that runs) or kuberay (Ray on Kubernetes).")],
+    recipe: RecipeOption = "mini",
+    workdir: WorkdirOption = "",
+    set_: SetOption = None,
+    array: Annotated[int | None, typer.Option(min=1, help="Tasks a map step is cut into (cluster.array).")] = None,
+    out: Annotated[str, typer.Option(help="Folder of the job files. Default: ./jobs/<recipe>.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the files; write and hand over nothing.")] = False,
+) -> None:
+    """Write the build as batch jobs, plain files to read, and hand them to a cluster."""
+    from pipeline.submit.command import submit_build
+
+    overrides = [*(set_ or [])]
+    overrides += [f"cluster.array={array}"] if array is not None else []
+    with _one_line_errors():
+        settings, store = _open(recipe, workdir, overrides)
+        code = submit_build(settings, store, to, out, overrides, dry_run=dry_run)
+    raise typer.Exit(code)
+
+
+@app.command()
 def status(
     recipe: RecipeOption = "",
     workdir: WorkdirOption = "",

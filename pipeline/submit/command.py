@@ -1,0 +1,122 @@
+"""What `rs5m-build submit` does: an order from recipe and workdir, its files, and the cluster's own tool."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+from manifests.recipe import Recipe
+from manifests.recipe_files import dump_recipe
+from manifests.store import Store
+from pipeline.errors import UserError
+from pipeline.price.needs import StepNeed
+from pipeline.progress import stderr_say
+from pipeline.submit.needs import job_needs, placed
+from pipeline.submit.order import RECIPE_FILE, HandOver, JobFile, Order
+
+_MODULES = {"slurm": "slurm", "ray": "ray_job", "kuberay": "kuberay"}
+
+
+class _Target(Protocol):
+    def render(self, order: Order) -> list[JobFile]: ...
+
+    def hand_over(self, order: Order) -> HandOver: ...
+
+
+def submit_build(
+    recipe: Recipe, store: Store, to: str, out: str, overrides: Sequence[str], *, dry_run: bool
+) -> int:  # fmt: skip
+    """Write a build's job files and hand them over; returns the exit code.
+
+    Args:
+        recipe: The resolved recipe.
+        store: The workdir; it need not be there yet.
+        to: A key of `_MODULES`.
+        out: The folder of the files; empty: ``jobs/<recipe>`` below the current one.
+        overrides: The values of ``--set``, which are part of the recipe already.
+        dry_run: Print the files instead, whole, on stdout.
+
+    Raises:
+        UserError: If the cluster is none we know, or the folder holds jobs of other settings.
+    """
+    if to not in _MODULES:
+        raise UserError(f"--to {to!r}: jobs are written for {', '.join(_MODULES)}")
+    target = cast("_Target", importlib.import_module(f"pipeline.submit.{_MODULES[to]}"))
+    order = order_of(recipe, store, out, overrides)
+    files = [JobFile(RECIPE_FILE, dump_recipe(order.recipe)), *target.render(order)]
+    for step, need in order.needs.items():
+        gpus = f", {need.gpus} GPU" if need.gpus else ""
+        stderr_say(
+            f"{step}: {need.tasks} x {need.cpus} cores{gpus}, {need.memory_gb} GB, at most {need.hours:g} h, "
+            f"{need.workers} partitions at a time"
+        )
+    hand = target.hand_over(order)
+    if dry_run:
+        for file in files:
+            sys.stdout.write(f"==> {order.folder}/{file.name} <==\n{file.text}\n")
+        stderr_say(f"not written, not handed over (--dry-run): {' '.join(hand.command)}")
+        return 0
+    write_files(files, Path(order.folder))
+    stderr_say(f"{len(files)} files in {order.folder}")
+    return _handed(hand, order.folder)
+
+
+def order_of(
+    recipe: Recipe, store: Store, out: str, overrides: Sequence[str], prices: Mapping[str, StepNeed] | None = None
+) -> Order:
+    """Return the order for a build, started from the current folder with the program that runs now."""
+    needs = job_needs(recipe, prices)
+    local = store.local_path("")
+    here = Path.cwd()
+    return Order(
+        recipe=placed(recipe, needs),
+        workdir=str(local.absolute()) if local else store.uri,
+        folder=str((here / (out or f"jobs/{recipe.name}")).absolute()),
+        directory=str(here),
+        program=_program(recipe),
+        needs=needs,
+        overrides=tuple(overrides),
+    )
+
+
+def write_files(files: Sequence[JobFile], folder: Path) -> None:
+    """Write job files into a folder.
+
+    Raises:
+        UserError: If it holds the recipe of other jobs: those may still be queued, and would read this one.
+    """
+    recipe = folder / RECIPE_FILE
+    said = next(file.text for file in files if file.name == RECIPE_FILE)
+    if recipe.exists() and recipe.read_text("utf-8") != said:
+        raise UserError(
+            f"{folder} holds jobs of other settings, which read {RECIPE_FILE} when they start; give --out another "
+            "folder, or remove this one if none of them is queued any more"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        path = folder / file.name
+        path.write_text(file.text, "utf-8")
+        path.chmod(file.mode)
+
+
+def _handed(hand: HandOver, folder: str) -> int:
+    if not shutil.which(hand.tool):
+        stderr_say(hand.otherwise)
+        return 0
+    code = subprocess.run(hand.command, cwd=folder, check=False).returncode
+    if code:
+        raise UserError(f"`{' '.join(hand.command)}` in {folder} ended with {code}: see above")
+    return 0
+
+
+def _program(recipe: Recipe) -> tuple[str, ...]:
+    """Return how a job starts the command line: of the container, or that of this very environment."""
+    if recipe.cluster.container:
+        return ("rs5m-build",)
+    script = Path(sys.executable).with_name("rs5m-build")
+    return (str(script),) if script.exists() else (sys.executable, "-m", "pipeline.cli")

@@ -1,0 +1,103 @@
+"""What each step's jobs ask for: the recipe's word first, then what the run is priced at, then modest defaults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TypeVar
+
+from manifests.recipe import Recipe
+from manifests.recipe_cluster import Cluster
+from pipeline.line import LINE
+from pipeline.price.needs import StepNeed
+from pipeline.submit.order import JobNeed
+from stages.step import Step
+
+# Cores, memory in GB and hours of one job where neither recipe nor price says more: ours, generous for 16 slices of a
+# million rows. A job that meets its time limit starts again; one that meets its memory limit does not.
+_DEFAULTS: Mapping[str, tuple[int, int, float]] = {
+    "filter.match": (8, 16, 8),
+    "filter.pool": (4, 32, 8),
+    "download.fetch": (4, 16, 24),
+    "dedup.inspect": (8, 16, 12),
+    "dedup.cluster": (8, 64, 12),
+    "outlier.embed": (8, 32, 12),
+    "outlier.cut": (4, 32, 4),
+    "caption.generate": (8, 32, 24),
+    "caption.choose": (4, 16, 4),
+    "geo.locate": (4, 16, 8),
+    "shard.plan": (8, 64, 8),
+    "shard.pack": (4, 16, 8),
+    "shard.index": (4, 32, 4),
+}
+_Number = TypeVar("_Number", int, float)
+_MEMORY_SLACK = 1.25
+_DRIVER_GB = 1  # of the process that hands out the partitions
+_TIME_SLACK = 1.5
+_START_HOURS = 0.25
+_LONGEST_HOURS = 24.0
+_GIB = 1 << 30
+_LONGEST_DRAIN_S = 65_535  # sbatch's own limit
+
+
+def job_needs(recipe: Recipe, prices: Mapping[str, StepNeed] | None = None) -> dict[str, JobNeed]:
+    """Return what one job of every step asks for, in the order of the line.
+
+    Args:
+        recipe: Its table [cluster] overrides anything; ``*`` stands for every step it does not name.
+        prices: What is left to do of each step, where that is known.
+    """
+    return {step.name: _need(step, recipe, (prices or {}).get(step.name)) for step in LINE}
+
+
+def placed(recipe: Recipe, needs: Mapping[str, JobNeed]) -> Recipe:
+    """Return the recipe with ``run.device`` decided for all jobs alike.
+
+    Were it left to each machine, a job without a GPU would take what a GPU has made for somebody else's work, because
+    the device is part of a model step's fingerprint.
+    """
+    if recipe.run.device != "auto":
+        return recipe
+    device = "cuda" if any(need.gpus for need in needs.values()) else "cpu"
+    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"device": device})})
+
+
+def _need(step: Step, recipe: Recipe, price: StepNeed | None) -> JobNeed:
+    cluster = recipe.cluster
+    cpus, memory_gb, hours = _DEFAULTS[step.name]
+    gpus = _said(cluster.job_gpus, step.name, _gpus(step, recipe))
+    cpus = _said(cluster.job_cpus, step.name, cpus)
+    # A model is loaded once a process, and one process fills a GPU: the other cores decode for it.
+    workers = 1 if gpus or step.kind == "reduce" else max(1, cpus // max(1, price.cpus if price else 1))
+    tasks = cluster.array if step.kind == "map" else 1
+    if price:
+        tasks = min(tasks, max(1, price.partitions))
+        memory_gb = math.ceil(workers * price.memory_bytes * _MEMORY_SLACK / _GIB) + _DRIVER_GB
+        turns = math.ceil(max(1, price.partitions) / (tasks * workers))
+        hours = min(_LONGEST_HOURS, turns * price.task_s / 3600 * _TIME_SLACK + _START_HOURS)
+    hours = _said(cluster.job_hours, step.name, hours)
+    return JobNeed(
+        cpus=cpus,
+        memory_gb=_said(cluster.job_memory_gb, step.name, memory_gb),
+        gpus=gpus,
+        hours=hours,
+        workers=workers,
+        tasks=tasks,
+        drain_s=_drain_s(cluster, price, hours),
+    )
+
+
+def _gpus(step: Step, recipe: Recipe) -> int:
+    """Return the GPUs of a step's job: one if it runs a model, and the recipe means models to run on GPUs."""
+    on_gpu = recipe.run.device == "cuda" or (recipe.run.device == "auto" and recipe.cluster.gpu_partition)
+    return 1 if on_gpu and "run.device" in step.asks else 0
+
+
+def _drain_s(cluster: Cluster, price: StepNeed | None, hours: float) -> int:
+    """Return how long before its limit a job is told: long enough for a partition, at most half of its time."""
+    wanted = max(cluster.drain_s, math.ceil(1.2 * price.task_s) if price else 0)
+    return max(1, min(wanted, int(hours * 1800), _LONGEST_DRAIN_S))
+
+
+def _said(table: Mapping[str, _Number], step: str, otherwise: _Number) -> _Number:
+    return table.get(step, table.get("*", otherwise))
