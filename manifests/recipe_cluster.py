@@ -41,7 +41,9 @@ class Cluster(BaseModel):
     drain_s: Annotated[int, Field(ge=1, le=65_535)] = Field(
         default=120, description="at least so long before its time limit a job starts nothing new"
     )
-    job_cpus: dict[str, Annotated[int, Field(ge=1)]] = Field(default={}, description="cores of a job, by step; *: others")
+    job_cpus: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default={}, description="cores of a job, by step; *: others"
+    )
     job_memory_gb: dict[str, Annotated[int, Field(ge=1)]] = Field(default={}, description="memory of a job, by step")
     job_gpus: dict[str, Annotated[int, Field(ge=0)]] = Field(default={}, description="GPUs of a job, by step")
     job_hours: dict[str, Annotated[float, Field(gt=0)]] = Field(default={}, description="time limit of a job, by step")
