@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from manifests.recipe_kubernetes import Kubernetes
 
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -49,6 +50,10 @@ class Cluster(BaseModel):
     job_hours: dict[str, Annotated[float, Field(gt=0)]] = Field(default={}, description="time limit of a job, by step")
     extra: list[str] = Field(default=[], description="further #SBATCH options, e.g. --mail-type=FAIL")
     setup: list[str] = Field(default=[], description="shell lines before the work, e.g. source /opt/env/bin/activate")
+    ray_dashboard: str = Field(
+        default="http://127.0.0.1:8265", description="of the Ray cluster that `submit --to ray` hands the build to"
+    )
+    kubernetes: Kubernetes = Kubernetes()
 
     @field_validator("*")
     @classmethod

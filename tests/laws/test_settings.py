@@ -14,6 +14,7 @@ DRIVER_TABLES = ("run.", "store.", "world.", "train.", "cluster.")
 TABLES = {
     "filter", "download", "download.consent", "download.network", "dedup", "outlier", "outlier.vlm",
     "outlier.detector_cut", "caption", "exclude", "geo", "shard", "run", "store", "world", "train", "cluster",
+    "cluster.kubernetes",
 }  # fmt: skip
 
 
