@@ -14,10 +14,13 @@ from manifests.recipe import Recipe
 from manifests.recipe_files import dump_recipe
 from manifests.store import Store
 from pipeline.errors import UserError
+from pipeline.price.fits import fits
 from pipeline.price.needs import StepNeed
+from pipeline.price.text import price_lines
 from pipeline.progress import stderr_say
 from pipeline.submit.needs import job_needs, placed
 from pipeline.submit.order import RECIPE_FILE, HandOver, JobFile, Order
+from pipeline.submit.pricing import machines, priced
 
 _MODULES = {"slurm": "slurm", "ray": "ray_job", "kuberay": "kuberay"}
 
@@ -42,12 +45,18 @@ def submit_build(
         dry_run: Print the files instead, whole, on stdout.
 
     Raises:
-        UserError: If the cluster is none we know, or the folder holds jobs of other settings.
+        UserError: If the cluster is none we know, the build cannot fit, or the folder holds jobs of other settings.
     """
     if to not in _MODULES:
         raise UserError(f"--to {to!r}: jobs are written for {', '.join(_MODULES)}")
     target = cast("_Target", importlib.import_module(f"pipeline.submit.{_MODULES[to]}"))
-    order = order_of(recipe, store, out, overrides)
+    at = machines(recipe, job_needs(recipe))
+    prices = priced(recipe, store, at)
+    for line in price_lines(prices, recipe, store, at):
+        stderr_say(line)
+    if (refused := fits(prices, recipe, store, at).refused) and not (dry_run or recipe.run.ignore_space):
+        raise UserError(f"{refused[0]} (or submit it all the same: --set run.ignore_space=true)")
+    order = order_of(recipe, store, out, overrides, {price.step: price for price in prices})
     files = [JobFile(RECIPE_FILE, dump_recipe(order.recipe)), *target.render(order)]
     for step, need in order.needs.items():
         gpus = f", {need.gpus} GPU" if need.gpus else ""

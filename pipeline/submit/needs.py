@@ -70,10 +70,12 @@ def _need(step: Step, recipe: Recipe, price: StepNeed | None) -> JobNeed:
     # A model is loaded once a process, and one process fills a GPU: the other cores decode for it.
     workers = 1 if gpus or step.kind == "reduce" else max(1, cpus // max(1, price.cpus if price else 1))
     tasks = cluster.array if step.kind == "map" else 1
-    if price:
-        tasks = min(tasks, max(1, price.partitions))
+    if price and not price.partitions:
+        tasks = 1
+    elif price:
+        tasks = min(tasks, price.partitions)
         memory_gb = math.ceil(workers * price.memory_bytes * _MEMORY_SLACK / _GIB) + _DRIVER_GB
-        turns = math.ceil(max(1, price.partitions) / (tasks * workers))
+        turns = math.ceil(price.partitions / (tasks * workers))
         hours = min(_LONGEST_HOURS, turns * price.task_s / 3600 * _TIME_SLACK + _START_HOURS)
     hours = _said(cluster.job_hours, step.name, hours)
     return JobNeed(

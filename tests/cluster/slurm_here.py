@@ -49,6 +49,7 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=2,batch_sched_delay=1,sched_min_interval=100000
 ReturnToService=2
 InactiveLimit=0
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 KillWait=5
 OverTimeLimit=0
 MinJobAge=3600

@@ -1,0 +1,43 @@
+"""What the build that is to be submitted will take, on the machines that its jobs ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from manifests.commits import CommitStore
+from manifests.recipe import Recipe
+from manifests.store import Store
+from pipeline.metadata import metadata_slices
+from pipeline.planner import Planner
+from pipeline.price.estimate import needs
+from pipeline.price.machine import Machine
+from pipeline.price.needs import StepNeed
+from pipeline.submit.order import JobNeed
+
+_GB = 1_000_000_000
+
+
+def priced(recipe: Recipe, store: Store, at: Machine) -> list[StepNeed]:
+    """Return what is left to do of every step; nothing for a staged world that is not built yet.
+
+    The plan is that of a reader: the machine that submits need not have the models, nor the jobs' numeric profile.
+    """
+    planner = None
+    if not recipe.world or store.size("world/world.json") is not None:
+        named = {key for key, source in recipe.enabled_sources().items() if source.metadata}
+        slices = metadata_slices(recipe, store, remember=False, needed=named)
+        planner = Planner(recipe, store, CommitStore(store), slices, reading=True)
+    return needs(recipe, store, planner, at)
+
+
+def machines(recipe: Recipe, jobs: Mapping[str, JobNeed]) -> Machine:
+    """Return the machines that jobs take together where most of them run at a time, unless [cluster] says others."""
+    told = recipe.cluster
+    at_a_time = {name: min(job.tasks, told.array_limit or job.tasks) for name, job in jobs.items()}
+    if told.shape == "ray":
+        at_a_time = dict.fromkeys(jobs, told.nodes)
+    return Machine(
+        cores=told.cpus or max(at_a_time[name] * job.cpus for name, job in jobs.items()),
+        gpus=told.gpus or max(at_a_time[name] * job.gpus for name, job in jobs.items()),
+        memory_bytes=round(told.memory_gb * _GB),
+    )

@@ -1,0 +1,108 @@
+"""A real Slurm builds the miniature, in both shapes, with a killed task and a met time limit: the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.slurm_here import Slurm, missing, slurm_here
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_group("slurm")]
+
+RECIPE = os.environ.get("RS5M_CLUSTER_RECIPE", "mini")
+# A host is asked no more than twice a second: then a slice of the downloads takes longer than its job's time.
+SLOW = ("download.network.spacing_s=0.5", "download.network.per_host=1")
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    if reason := missing():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="rs5m-slurm-") as folder, slurm_here(Path(folder)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> Path:
+    """A build on this machine, without Slurm and without Ray."""
+    workdir = tmp_path_factory.mktemp("reference") / "work"
+    command = _cli("run", workdir, "--executor", "local", "--workers", "2")
+    assert subprocess.run(command, cwd=workdir.parent, capture_output=True, check=False).returncode == 0
+    return workdir
+
+
+def test_a_chain_of_arrays_with_a_killed_task_and_a_met_time_limit(slurm, reference, tmp_path):
+    workdir = _with_world(reference, tmp_path)
+    limits = ("cluster.job_hours={'*'=1, 'download.fetch'=0.0167}", "cluster.drain_s=40")
+    _submit(slurm, workdir, *limits, *SLOW)
+    _wait(lambda: (workdir / "locks/outlier.embed.0of2.json").exists())
+    task = next(id_ for id_, (name, _, _) in slurm.jobs().items() if name.endswith("outlier.embed") and "_0" in id_)
+    slurm.call("scancel", "--signal=KILL", "--full", task)
+    ended = slurm.wait(900)
+
+    assert ended[task][1] not in ("COMPLETED", "RUNNING")
+    assert {state for id_, (_, state, _) in ended.items() if id_ != task} == {"COMPLETED"}
+    assert max(restarts for name, _, restarts in ended.values() if name.endswith("download.fetch")) >= 1
+    assert "stopped before the end" in _logs(workdir, "download.fetch")
+    assert "locks/outlier.embed.0of2.json is held by" in _logs(workdir, "outlier.cut")
+    assert _release(workdir) == _release(reference)
+    assert list((workdir / "locks").iterdir()) == []
+
+
+def test_one_job_that_starts_ray_on_two_nodes_and_meets_its_time_limit(slurm, reference, tmp_path):
+    workdir = _with_world(reference, tmp_path)
+    _submit(slurm, workdir, 'cluster.shape="ray"', "cluster.job_hours={'*'=0.033}", "cluster.drain_s=60", *SLOW)
+    ended = slurm.wait(900)
+
+    (restarts,) = [restarts for name, state, restarts in ended.values() if name == f"{RECIPE}.line"]
+    assert {state for name, state, _ in ended.values() if name == f"{RECIPE}.line"} == {"COMPLETED"}
+    assert restarts >= 1
+    log = _logs(workdir, "line")
+    assert log.count("2 of 2 nodes") == restarts + 1
+    assert "stopped before the end" in log
+    assert _release(workdir) == _release(reference)
+
+
+def _cli(command: str, workdir: Path, *arguments: str) -> list[str]:
+    here = ["--recipe", RECIPE, "--workdir", str(workdir)]
+    return [sys.executable, "-m", "pipeline.cli", command, *here, *arguments]
+
+
+def _with_world(reference: Path, tmp_path: Path) -> Path:
+    """Return a workdir that holds the reference's world, which takes long to build, and nothing else."""
+    workdir = tmp_path / "work"
+    shutil.copytree(reference / "world", workdir / "world", copy_function=os.link)
+    shutil.copyfile(reference / "workdir.json", workdir / "workdir.json")
+    return workdir
+
+
+def _submit(slurm: Slurm, workdir: Path, *overrides: str) -> None:
+    settings = [part for override in overrides for part in ("--set", override)]
+    slurm.call(*_cli("submit", workdir, "--to", "slurm", "--array", "2", *settings), cwd=workdir.parent)
+
+
+def _logs(workdir: Path, job: str) -> str:
+    logs = (workdir.parent / "jobs" / RECIPE / "logs").glob(f"{RECIPE}.{job}.*.log")
+    return "\n".join(path.read_text() for path in sorted(logs))
+
+
+def _release(workdir: Path) -> dict[str, str]:
+    files = sorted(path for path in (workdir / "release").rglob("*") if path.is_file())
+    assert files
+    return {str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _wait(condition, timeout_s: float = 600) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
