@@ -58,11 +58,12 @@ def submit_build(
         raise UserError(f"{refused[0]} (or submit it all the same: --set run.ignore_space=true)")
     order = order_of(recipe, store, out, overrides, {price.step: price for price in prices})
     files = [JobFile(RECIPE_FILE, dump_recipe(order.recipe)), *target.render(order)]
+    stderr_say("jobs:")
     for step, need in order.needs.items():
         gpus = f", {need.gpus} GPU" if need.gpus else ""
         stderr_say(
-            f"{step}: {need.tasks} x {need.cpus} cores{gpus}, {need.memory_gb} GB, at most {need.hours:g} h, "
-            f"{need.workers} partitions at a time"
+            f"  {step}: {need.tasks} of {need.cpus} cores{gpus}, {need.memory_gb} GB, at most {need.hours:.3g} h, "
+            f"each with {need.workers} workers"
         )
     hand = target.hand_over(order)
     if dry_run:

@@ -33,9 +33,9 @@ _DEFAULTS: Mapping[str, tuple[int, int, float]] = {
 _Number = TypeVar("_Number", int, float)
 _MEMORY_SLACK = 1.25
 _DRIVER_GB = 1  # of the process that hands out the partitions
+_LEAST_GB, _LEAST_GPU_GB = 4, 16  # a GPU's libraries and a model on its way to it
 _TIME_SLACK = 1.5
-_START_HOURS = 0.25
-_LONGEST_HOURS = 24.0
+_LEAST_HOURS, _MOST_HOURS = 1.0, 24.0
 _GIB = 1 << 30
 _LONGEST_DRAIN_S = 65_535  # sbatch's own limit
 
@@ -74,9 +74,10 @@ def _need(step: Step, recipe: Recipe, price: StepNeed | None) -> JobNeed:
         tasks = 1
     elif price:
         tasks = min(tasks, price.partitions)
-        memory_gb = math.ceil(workers * price.memory_bytes * _MEMORY_SLACK / _GIB) + _DRIVER_GB
+        wanted_gb = math.ceil(workers * price.memory_bytes * _MEMORY_SLACK / _GIB) + _DRIVER_GB
+        memory_gb = max(wanted_gb, _LEAST_GPU_GB if gpus else _LEAST_GB)
         turns = math.ceil(price.partitions / (tasks * workers))
-        hours = min(_LONGEST_HOURS, turns * price.task_s / 3600 * _TIME_SLACK + _START_HOURS)
+        hours = min(_MOST_HOURS, max(_LEAST_HOURS, turns * price.task_s / 3600 * _TIME_SLACK))
     hours = _said(cluster.job_hours, step.name, hours)
     return JobNeed(
         cpus=cpus,

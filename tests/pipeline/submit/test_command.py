@@ -32,7 +32,7 @@ def test_a_dry_run_prints_every_file_whole_and_writes_nothing(submit, tmp_path):
     assert f"==> {tmp_path}/jobs/nano/recipe.toml <==" in done.stdout
     assert "#SBATCH --array=0-2" in done.stdout
     assert "# --set dedup.radius=6 --set cluster.array=3 included" in done.stdout
-    assert "download.fetch: 3 x 1 cores" in done.stderr
+    assert "download.fetch: 3 of 1 cores" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
