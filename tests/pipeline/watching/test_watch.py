@@ -75,7 +75,7 @@ def test_a_run_is_followed_while_it_goes_on_and_found_dead_when_it_was_killed(fr
     assert time.monotonic() - began_s < 10
     assert "dead: no sign of life for" in out.getvalue()
     wait_for(lambda: looks.look().life == "dead", 10)
-    assert fresh.cli("--executor", "local", "--workers", "1", "--stage", "filter.match").returncode == 0
+    assert fresh.run("run.lock_beat_s=0.02", stage="filter.match").exit_code == 0
     assert looks.look().life == "ended", "the watcher goes on with the run that followed"
 
 
