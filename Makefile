@@ -26,6 +26,7 @@ test: $(VENV)/.test-ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 cluster-test: $(VENV)/.test-ready
+	@$(PIP) --editable '.[test,cluster]'
 	@$(BIN)/python -m pipeline.world.wheels
 	$(BIN)/python -m pytest -m cluster tests/cluster
 

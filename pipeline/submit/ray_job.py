@@ -30,10 +30,10 @@ def _lines(order: Order) -> list[str]:
     return [
         "#!/usr/bin/env bash",
         f"# Hands the build {order.recipe.name} to a Ray cluster as one job, which drives it from the cluster's head.",
-        "# Written by rs5m-build submit, which runs this. It can be run alone, and again once the job has ended: what is",
-        "# done stays done. A second one at the same time is refused by the workdir's lock.",
+        "# Written by rs5m-build submit, which runs this. It can be run alone, and again once the job has ended: what",
+        "# is done stays done. A second one at the same time is refused by the workdir's lock.",
         "#   follow:  ray job logs --follow ID, or the dashboard",
-        f"#   stop:    ray job stop ID    SIGTERM: what runs is finished, for {drain_s} s at most; then it is resumable",
+        f"#   stop:    ray job stop ID    drains: what runs is finished, for {drain_s} s at most",
         f"#   both with --address {address}",
         "# RAY_AUTH_TOKEN must hold the cluster's token, if it has one.",
         "# What must be there: rs5m-build on the PATH of the head's Ray, of the version that wrote this; workdir and",
