@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from manifests.recipe import Recipe
 from manifests.recipe_files import dump_recipe
@@ -18,11 +17,12 @@ from pipeline.price.fits import fits
 from pipeline.price.needs import StepNeed
 from pipeline.price.text import price_lines
 from pipeline.progress import stderr_say
+from pipeline.submit import kuberay, ray_job, slurm
 from pipeline.submit.needs import job_needs, placed
 from pipeline.submit.order import RECIPE_FILE, HandOver, JobFile, Order
 from pipeline.submit.pricing import machines, priced
 
-_MODULES = {"slurm": "slurm", "ray": "ray_job", "kuberay": "kuberay"}
+CLUSTERS = ("slurm", "ray", "kuberay")
 
 
 class _Target(Protocol):
@@ -31,15 +31,13 @@ class _Target(Protocol):
     def hand_over(self, order: Order) -> HandOver: ...
 
 
-def submit_build(
-    recipe: Recipe, store: Store, to: str, out: str, overrides: Sequence[str], *, dry_run: bool
-) -> int:  # fmt: skip
+def submit_build(recipe: Recipe, store: Store, to: str, out: str, overrides: Sequence[str], *, dry_run: bool) -> int:
     """Write a build's job files and hand them over; returns the exit code.
 
     Args:
         recipe: The resolved recipe.
         store: The workdir; it need not be there yet.
-        to: A key of `_MODULES`.
+        to: One of `CLUSTERS`.
         out: The folder of the files; empty: ``jobs/<recipe>`` below the current one.
         overrides: The values of ``--set``, which are part of the recipe already.
         dry_run: Print the files instead, whole, on stdout.
@@ -47,9 +45,7 @@ def submit_build(
     Raises:
         UserError: If the cluster is none we know, the build cannot fit, or the folder holds jobs of other settings.
     """
-    if to not in _MODULES:
-        raise UserError(f"--to {to!r}: jobs are written for {', '.join(_MODULES)}")
-    target = cast("_Target", importlib.import_module(f"pipeline.submit.{_MODULES[to]}"))
+    target = _target(to)
     at = machines(recipe, job_needs(recipe))
     prices = priced(recipe, store, at)
     for line in price_lines(prices, recipe, store, at):
@@ -74,6 +70,17 @@ def submit_build(
     write_files(files, Path(order.folder))
     stderr_say(f"{len(files)} files in {order.folder}")
     return _handed(hand, order.folder)
+
+
+def _target(to: str) -> _Target:
+    match to:
+        case "slurm":
+            return slurm
+        case "ray":
+            return ray_job
+        case "kuberay":
+            return kuberay
+    raise UserError(f"--to {to!r}: jobs are written for {', '.join(CLUSTERS)}")
 
 
 def order_of(

@@ -157,10 +157,9 @@ def drained(order: Order, need: JobNeed) -> list[str]:
         "# The job goes back into the queue under its own number, so what waits for it goes on waiting.",
         "come_back() {",
         f'    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {order.recipe.cluster.requeues} ]; then',
-        noted('        scontrol requeue "$SLURM_JOB_ID"', "ends this shell"),
-        "        sleep 60",
+        noted('        scontrol requeue "$SLURM_JOB_ID" && sleep 60', "ends this shell"),
         "    fi",
-        f'    echo "stopped at its time limit, and started {order.recipe.cluster.requeues} times again already" >&2',
+        '    echo "stopped before its time limit, and not started again: ${SLURM_RESTART_COUNT:-0} times before" >&2',
         noted("    exit 143", "the job behind an array does the rest; another one fails"),
         "}",
     ]
