@@ -6,6 +6,7 @@ Where objects lie is the business of two modules: `manifests.local_objects`, a l
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -117,6 +118,27 @@ class Store:
             AlreadyThereError: If it exists with other bytes; it is left as it was.
         """
         self._objects.create(path, data)
+
+    def check_exclusive_create(self) -> None:
+        """See for oneself that a second create is refused; a store may take the condition for decoration.
+
+        Raises:
+            StoreRefusedError: If it is not: locks and commits would mean nothing here.
+        """
+        if self._local:  # link(2) is exclusive wherever there is one
+            return
+        path = f"cache/exclusive-{secrets.token_hex(8)}"
+        self.create(path, b"first")
+        try:
+            self.create(path, b"second")
+        except AlreadyThereError:
+            return
+        finally:
+            self.remove(path)
+        raise StoreRefusedError(
+            f"{self.uri}: this store overwrites an object that was to be created, so locks and commits would mean "
+            "nothing on it; use S3 or one that heeds If-None-Match, GCS, or a shared file system"
+        )
 
     def replace(self, path: str, data: bytes) -> None:
         """Write an object whole, whether or not it exists."""

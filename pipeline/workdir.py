@@ -24,6 +24,7 @@ def open_workdir(store: Store, recipe: str, *, create: bool) -> None:
         if not create:
             raise WorkdirError(f"{store.uri} is no workdir: there is no workdir.json; run `rs5m-build run` first")
         try:
+            store.check_exclusive_create()
             store.create(
                 "workdir.json", json.dumps({"format": FORMAT, "recipe": recipe}, sort_keys=True).encode() + b"\n"
             )

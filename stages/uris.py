@@ -57,6 +57,10 @@ def located(store: Store, uri: str) -> tuple[Any, str]:
 @contextmanager
 def open_uri(store: Store, uri: str) -> Iterator[BinaryIO]:
     """Open a named file for seekable reading of bytes. Raises FileNotFoundError."""
+    if not is_absolute(uri) and store.local_path("") is None:  # an object of the workdir's own store
+        with store.open(uri) as file:
+            yield file
+        return
     fs, path = located(store, uri)
     with fs.open(path, "rb") as file:
         yield cast("BinaryIO", file)

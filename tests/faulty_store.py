@@ -96,6 +96,7 @@ class FaultyStore:
         schedule: What is spoiled; may be changed while it runs.
         requests: Requests by operation, spoiled ones included.
         injected: (operation, fault) that were met.
+        asked: Requests by operation and path, of lists their prefix.
     """
 
     def __init__(self, direct: str, schedule: Schedule) -> None:
@@ -103,6 +104,7 @@ class FaultyStore:
         self.schedule = schedule
         self.requests: Counter[str] = Counter()
         self.injected: Counter[tuple[str, str]] = Counter()
+        self.asked: Counter[tuple[str, str]] = Counter()
         self.endpoint = ""
         self._lists: dict[str, list[tuple[float, int, bytes, dict[str, str]]]] = {}
         self._loop = asyncio.new_event_loop()
@@ -159,6 +161,7 @@ class FaultyStore:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         operation = _operation(request)
         self.requests[operation] += 1
+        self.asked[operation, request.query.get("prefix", request.path)] += 1
         fault = self.schedule.fault(operation, self.requests[operation])
         if fault:
             self.injected[operation, fault] += 1

@@ -1,56 +1,62 @@
-"""A whole nano build with its workdir on S3 (moto's server on loopback): the release is that of a local build."""
+"""A whole nano build with its workdir on S3, under a mild rate of every fault: the release is that of a local build."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import boto3
-from moto.server import ThreadedMotoServer
-
+from tests.faulty_store import FaultyStore, Schedule, faulty_store
 from tests.world_building import QUICK, Snapshot
 
 ROOT = Path(__file__).parents[2]
+BEAT = "run.lock_beat_s=1"  # a beat is two requests
 
 
-def run(uri: str, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    settings = [part for override in QUICK for part in ("--set", override)]
-    here = ["run", "--recipe", "nano", "--workdir", uri, *settings, *arguments]
-    command = [sys.executable, "-m", "pipeline.cli", *here]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+def run(store: FaultyStore, *arguments: str, command: str = "run") -> subprocess.CompletedProcess[str]:
+    settings = [part for override in (*QUICK, BEAT) for part in ("--set", override)]
+    here = [command, "--recipe", "nano", "--workdir", "s3://bucket/work", *settings, *arguments]
+    line = [sys.executable, "-m", "pipeline.cli", *here]
+    return subprocess.run(line, cwd=ROOT, env=store.environment(), capture_output=True, text=True, timeout=240)
 
 
-def test_a_build_on_s3_releases_the_same_bytes_and_settles(reference: Snapshot) -> None:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-        environment = {**os.environ, **keys, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
-        named = {
-            "aws_access_key_id": "test",
-            "aws_secret_access_key": "test",
-            "region_name": "us-east-1",
-            "endpoint_url": f"http://{host}:{port}",
-        }
-        client = boto3.client("s3", **named)
-        client.create_bucket(Bucket="bucket")
-
-        done = run("s3://bucket/work", environment)
-        assert done.returncode == 0, done.stderr
-        released = {}
-        for entry in client.list_objects_v2(Bucket="bucket", Prefix="work/release/")["Contents"]:
+def released(store: FaultyStore, workdir: str = "work") -> dict[str, str]:
+    """Return the sha256 of every object below release/."""
+    client, found = store.client(), {}
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix=f"{workdir}/release/"):
+        for entry in page["Contents"]:
             body = client.get_object(Bucket="bucket", Key=entry["Key"])["Body"].read()
-            released[entry["Key"].removeprefix("work/")] = hashlib.sha256(body).hexdigest()
-        assert released == dict(reference.release)
+            found[entry["Key"].removeprefix(f"{workdir}/")] = hashlib.sha256(body).hexdigest()
+    return found
 
-        again = run("s3://bucket/work", environment)
+
+def test_a_build_on_a_faulty_s3_releases_the_same_bytes_and_settles(reference: Snapshot) -> None:
+    with faulty_store(Schedule(rate=0.03, stale_s=0.5)) as store:
+        done = run(store)
+        assert done.returncode == 0, done.stderr
+        assert released(store) == dict(reference.release)
+        assert {"lost", "cut_out"} <= store.faults()
+        assert len(store.faults()) >= 6
+        assert not [path for operation, path in store.asked if operation == "PUT" and "commits/" in path]
+
+        again = run(store)
         assert again.returncode == 0
         assert "nothing to do" in again.stderr
-    finally:
-        server.stop()
+
+
+def test_a_store_that_stays_away_ends_a_command_with_one_line_and_code_3() -> None:
+    with faulty_store(Schedule(rate=1.0, only=("slow_down",))) as store:
+        settings = (
+            "--set",
+            "store.patience_s=0",
+            "--set",
+            "store.attempts=1",
+            "--set",
+            f"store.endpoint={store.endpoint}",
+        )
+        done = run(store, *settings, command="status")
+    assert done.returncode == 3
+    assert "GET workdir.json" in done.stderr
+    assert "run the same command again" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

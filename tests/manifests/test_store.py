@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import tempfile
@@ -144,6 +145,59 @@ def test_an_interrupted_writer_leaves_only_a_temporary_file(tmp_path: Path, monk
     (tmp_path / "data" / ".tmp-0123").write_bytes(b"left by a kill")
     assert store.find("") == []
     assert [entry.path for entry in store.temporaries("")] == ["data/.tmp-0123"]
+
+
+def test_a_link_or_a_rename_whose_answer_was_lost_is_believed_when_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where a request that is sent again meets what the first made."""
+    link, rename, lost = os.link, Path.replace, []
+
+    def lying_link(source: Path, target: str) -> None:
+        link(source, target)
+        lost.append(target)
+        raise FileExistsError(errno.EEXIST, "File exists", str(target))
+
+    def lying_rename(self: Path, target: Path) -> None:
+        rename(self, target)
+        lost.append(target)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
+
+    store = Store(str(tmp_path))
+    store.create("locks/theirs", b"theirs")
+    with monkeypatch.context() as patch:
+        patch.setattr("manifests.local_objects.os.link", lying_link)
+        patch.setattr(Path, "replace", lying_rename)
+        store.create("locks/ours", b"ours")
+        store.replace("data/a", b"whole")
+        store.rename("data/a", "data/b")
+    assert len(lost) == 3
+    with pytest.raises(AlreadyThereError):
+        store.create("locks/theirs", b"ours")
+    assert store.read("locks/theirs") == b"theirs"
+    assert [entry.path for entry in store.find("")] == ["data/b", "locks/ours", "locks/theirs"]
+    assert store.temporaries("") == []
+
+
+def test_a_handle_that_went_stale_is_opened_anew_and_removed_files_still_open_elsewhere_are_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, tries = Store(str(tmp_path)), []
+    store.replace("data/a", b"replaced meanwhile")
+    (tmp_path / "data/.nfs00000000001").write_bytes(b"removed, and open on another machine")
+    read = Path.read_bytes
+
+    def stale(self: Path) -> bytes:
+        tries.append(self)
+        if len(tries) < 3:
+            raise OSError(errno.ESTALE, "Stale file handle", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    assert store.read("data/a") == b"replaced meanwhile"
+    assert len(tries) == 3
+    assert [entry.path for entry in store.find("")] == ["data/a"]
+    assert store.temporaries("") == []
 
 
 def manifest(partition: str = "web-0001") -> Manifest:

@@ -13,6 +13,7 @@ from manifests.recipe import StoreAccess
 from manifests.remote_objects import BLOCK_BYTES
 from manifests.store import AlreadyThereError, Store, StoreError, StoreRefusedError
 from manifests.store_options import store_options
+from pipeline.workdir import open_workdir
 from tests.faulty_store import FAULTS, KEYS, FaultyStore, Schedule, faulty_store
 
 LARGE = bytes(range(251)) * (BLOCK_BYTES // 251 + 4_000)
@@ -185,3 +186,16 @@ def test_a_store_without_exclusive_create_is_no_workdir(tmp_path: Path, monkeypa
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", pipe_file)
     with pytest.raises(StoreRefusedError, match="no exclusive create"):
         Store(f"memory://{tmp_path.name}").create("workdir.json", b"{}")
+
+
+def test_a_store_that_takes_the_condition_for_decoration_is_found_out(tmp_path: Path) -> None:
+    class Heedless(Store):
+        def create(self, path: str, data: bytes) -> None:
+            self.replace(path, data)
+
+    place = f"memory://{tmp_path.name}"
+    with pytest.raises(StoreRefusedError, match="overwrites an object that was to be created"):
+        open_workdir(Heedless(place), "nano", create=True)
+    assert Store(place).find("") == []
+    open_workdir(Store(place), "nano", create=True)
+    assert [entry.path for entry in Store(place).find("")] == ["workdir.json"]
