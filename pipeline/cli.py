@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from manifests.recipe import Recipe, StoreAccess
-    from manifests.store import Store
+from pipeline.opening import open_existing as _open_existing
+from pipeline.opening import open_if_there as _open_if_there
+from pipeline.opening import open_new as _open
+from pipeline.opening import open_to_train as _open_to_train
 
 app = typer.Typer(
     name="rs5m-build",
@@ -312,64 +313,6 @@ def detector_fit(
 def main() -> None:
     """Run the command line."""
     app()
-
-
-def _open(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
-    from manifests.recipe_files import load_recipe
-
-    settings = load_recipe(recipe, overrides)
-    return settings, _store(workdir or f"build/{settings.name}", settings.store)
-
-
-def _open_existing(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
-    """Open a workdir with the newest run's recipe, unless one is given."""
-    from manifests.recipe_files import load_recipe, override_recipe
-    from pipeline.runs import newest_recipe
-    from pipeline.workdir import open_workdir, read_workdir
-
-    default = load_recipe(recipe or "mini")
-    store = _store(workdir or f"build/{default.name}", _access(default, overrides))
-    read_workdir(store)
-    settings = override_recipe((None if recipe else newest_recipe(store)) or default, overrides)
-    store = _store(store.uri, settings.store)
-    open_workdir(store, settings.name, create=False)
-    return settings, store
-
-
-def _open_if_there(recipe: str, workdir: str, overrides: list[str]) -> tuple[Recipe, Store]:
-    """Open a workdir for a look at what the recipe names; it need not be there."""
-    from manifests.recipe_files import load_recipe, override_recipe
-    from pipeline.runs import newest_recipe
-
-    default = load_recipe(recipe or "mini")
-    store = _store(workdir or f"build/{default.name}", _access(default, overrides))
-    settings = (None if recipe else newest_recipe(store)) or default
-    return override_recipe(settings, overrides), store
-
-
-def _open_to_train(recipe: str, workdir: str, overrides: list[str], *, needs_build: bool) -> tuple[Recipe, Store]:
-    """Open a workdir for training; one that holds nothing but training is made when tars are named."""
-    if needs_build:
-        return _open_existing(recipe, workdir, overrides)
-    return _open(recipe or "mini", workdir, overrides)
-
-
-def _access(default: Recipe, overrides: list[str]) -> StoreAccess:
-    """Return how to reach a workdir whose newest recipe is not read yet: by the default one and --set store.KEY."""
-    from manifests.recipe_files import override_recipe
-
-    return override_recipe(default, [one for one in overrides if one.lstrip().startswith("store.")]).store
-
-
-def _store(uri: str, access: StoreAccess) -> Store:
-    from manifests.store import Store
-    from manifests.store_options import store_options
-    from pipeline.errors import UserError
-
-    try:
-        return Store(uri, store_options(uri, access))
-    except (ImportError, ValueError) as error:  # fsspec's words: an unknown protocol, or a package to install
-        raise UserError(f"--workdir {uri}: {error}") from error
 
 
 @contextmanager
