@@ -110,9 +110,12 @@ def status(
 ) -> None:
     """Say what is done, what a run would do, and why: which part of which fingerprint changed."""
     from pipeline.commands_read import show_status
+    from pipeline.errors import UserError
     from pipeline.watching.follow import watch_run
 
     with _one_line_errors():
+        if (every or run_) and not watch:
+            raise UserError("--every and --run say how to watch: give --watch with them")
         settings, store = _open_existing(recipe, workdir, set_ or [])
         if watch:
             code = watch_run(store, run_, every, as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -48,8 +49,8 @@ def watch_run(store: Store, run: str, every_s: float, *, as_json: bool, out: Con
                 time.sleep(pause_s)
     except KeyboardInterrupt:
         return 0
-    except BrokenPipeError:  # `| head`
-        sys.stderr.close()
+    except BrokenPipeError:  # whoever read has enough; what is still in the buffer must not raise once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 

@@ -248,3 +248,12 @@ def test_a_commit_that_is_no_manifest_is_named(tmp_path: Path) -> None:
     store.replace(name.path, b"{}")
     with pytest.raises(CorruptCommitError, match=r"web-0001@.*remove the file and run again"):
         CommitStore(store).read(name)
+
+
+def test_folders_are_those_directly_below_sorted_and_nothing_else(store: Store) -> None:
+    assert store.folders("runs") == []
+    for path in ("runs/b/live/x/1.json", "runs/a/now.json", "runs/file.json", "other/c/x"):
+        store.replace(path, b"x")
+    assert store.folders("runs") == ["a", "b"]
+    store.replace("runs/c/now.json", b"x")
+    assert store.folders("runs") == ["a", "b", "c"], "a list is not remembered"
