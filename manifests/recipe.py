@@ -291,6 +291,16 @@ class Run(_Table):
     )
     wandb: str = Field(default="", description="project in Weights & Biases to log to; empty: none")
     ignore_space: bool = Field(default=False, description="start although disk or memory will not do by the price")
+    gpu_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="Ray: share of a GPU that one task of a step with a model takes"
+    )
+    ray_resources: dict[str, dict[str, Annotated[float, Field(gt=0)]]] = Field(
+        default={}, description='custom resources one task asks for, by step; "*": every step without its own'
+    )
+    ray_wait_s: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="a cluster that grows by itself: wait so long for a node that can do a step; 0: it is not",
+    )
 
 
 class Recipe(_Table):

@@ -14,9 +14,9 @@ from manifests.recipe import Recipe
 from manifests.store import Store
 from pipeline.causes import Warnings
 from pipeline.events import Events
-from pipeline.executors.base import Executor
+from pipeline.executors.base import Executor, Tell
 from pipeline.interrupts import Interrupts
-from pipeline.line import select
+from pipeline.line import LINE, select
 from pipeline.live import WATCHED, Watch
 from pipeline.locks import Lock
 from pipeline.metadata import metadata_slices
@@ -141,7 +141,7 @@ def _work(
         store,
         planner,
         commits,
-        lambda: start_executor(live, store, options.ray_address),
+        lambda: start_executor(live, store, options.ray_address, events),
         events,
         _stopper(interrupts, recipe.run.time_limit_s),
         locks,
@@ -178,14 +178,23 @@ def watched(store: Store, folder: str, events: Events, progress: Progress, pictu
     return Watch(store, folder, heard, ended)
 
 
-def start_executor(recipe: Recipe, store: Store, ray_address: str = "") -> Executor:
-    """Return the executor that the recipe names; modules are imported only when they are used."""
+def start_executor(recipe: Recipe, store: Store, ray_address: str = "", tell: Tell | None = None) -> Executor:
+    """Return the executor that the recipe names; modules are imported only when they are used.
+
+    Args:
+        recipe: Names it, with the workers and the deadline of a partition.
+        store: The workdir.
+        ray_address: A cluster to join; empty: what RAY_ADDRESS says, or none.
+        tell: Told of what happens to a cluster.
+    """
     workers, deadline_s = recipe.run.workers or default_workers(), recipe.run.partition_deadline_s
     if recipe.run.executor == "ray":
+        from pipeline.executors.asking import asking
         from pipeline.executors.ray import RayTasks
 
         address = ray_address or os.environ.get("RAY_ADDRESS", "")
-        return RayTasks(store, recipe.run.workers if address else workers, deadline_s, address)
+        asked = asking(recipe.run, [step.name for step in LINE])
+        return RayTasks(store, recipe.run.workers if address else workers, deadline_s, address, asked, tell)
     if workers == 1:
         from pipeline.executors.inprocess import InProcess
 

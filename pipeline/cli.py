@@ -324,7 +324,7 @@ def _one_line_errors() -> Iterator[None]:
     from manifests.commits import CorruptCommitError
     from manifests.recipe_files import RecipeError
     from manifests.store import StoreError, StoreRefusedError
-    from pipeline.errors import UserError, is_disk_full
+    from pipeline.errors import ClusterLostError, UserError, is_disk_full
     from pipeline.locks import LockHeldError
     from pipeline.runner import NoSpaceError
     from pipeline.workdir import WorkdirError
@@ -347,6 +347,9 @@ def _one_line_errors() -> Iterator[None]:
         raise typer.Exit(3) from error
     except NoSpaceError as error:
         sys.stderr.write(f"rs5m-build: no space left: {error}\n")
+        raise typer.Exit(3) from error
+    except ClusterLostError as error:
+        sys.stderr.write(f"rs5m-build: {error}\n")
         raise typer.Exit(3) from error
     except OSError as error:  # the driver's own files: a commit, the run's folder
         if not is_disk_full(error):

@@ -28,7 +28,8 @@ class Events:
       partition_failed: step, partition, kind, error. partition_halved: step, partition, batch.
     - partition_stalled: step, partition, attempt, since, seconds, and, where known, node and told (the last it told);
       partition_resumed: step, partition, seconds, ended (it ended, and did not just go on).
-    - dashboard: url. node_lost: node. file_corrupt: path, what, removed. note: text.
+    - dashboard: url. node_lost: node, tasks (that were on it). node_joined: node, has.
+    - file_corrupt: path, what, removed. note: text.
     """
 
     def __init__(self) -> None:

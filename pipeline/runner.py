@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +26,8 @@ from pipeline.worker import Outcome, TaskSpec
 from stages.step import ModelMissingError, Step
 
 _WAIT_S = 0.2
+NODE_LOSSES = 10
+"""How many nodes may be lost under one partition in a run: it may be what takes them down."""
 # Errors, as workers name them, that another attempt would meet again: a file that is at fault stays so, and one that
 # changed has to be planned anew.
 _LASTING = ("MetadataError: ", "ChangedFileError: ")
@@ -130,6 +132,7 @@ class Runner:
         self._selection = selection or Selection()
         self._watch = watch
         self._suspicions: set[str] = set()
+        self._losses = Counter[str]()
         self.summary = Summary()
 
     def run(self, steps: Sequence[Step]) -> Summary:
@@ -215,11 +218,10 @@ class Runner:
         queue, running = deque(todo), 0
         executor = self._started()
         on_gpu = self._planner.settings(step).get("run.device") == "cuda"
-        capacity = executor.gpu_capacity if on_gpu else executor.capacity
         if step.releases:
             before_write(self._commits, step.name, {plan.partition: plan.fingerprint for plan in todo})
         while queue or running:
-            while queue and running < capacity and not self._draining():
+            while queue and running < _room(executor, on_gpu=on_gpu) and not self._draining():
                 plan = queue.popleft()
                 spec = self._spec(step, plan, final=final)
                 number = attempts[plan.name] + 1
@@ -234,7 +236,7 @@ class Runner:
                     outcome = finished.outcome
                     self._watch.ended(finished.spec, None if isinstance(outcome, TaskFailure) else outcome.telemetry)
                 plan = by_name[finished.spec.name]
-                attempts[plan.name] += 1
+                attempts[plan.name] += not _is_nodes(finished.outcome)
                 if not isinstance(finished.outcome, TaskFailure):
                     self._commit(step, plan, finished.outcome, finished.seconds)
                 elif finished.outcome.kind == "out_of_memory" and (smaller := self._smaller(plan, finished.outcome)):
@@ -253,6 +255,10 @@ class Runner:
         if failure.kind == "corrupt":
             self._repair(failure.path, failure.message)
         lasting = failure.kind in ("corrupt", "out_of_memory") or failure.message.startswith(_LASTING)
+        if failure.kind == "node_lost":
+            self._losses[plan.name] += 1
+            lasting, attempts = self._losses[plan.name] > NODE_LOSSES, 0
+            failure.message += f"; {NODE_LOSSES + 1} nodes were lost under it, and it is given up" if lasting else ""
         if not lasting and attempts <= self._run.retries:
             self._events("partition_retried", **_told_of(plan, failure))
             return True
@@ -360,6 +366,15 @@ class Runner:
             return []
         known = self._planner.receipts(step.name)
         return [known[path] for path in sorted(paths)]
+
+
+def _room(executor: Executor, *, on_gpu: bool) -> int:
+    return executor.gpu_capacity if on_gpu else executor.capacity
+
+
+def _is_nodes(outcome: Outcome | TaskFailure) -> bool:
+    """Whether a task was lost with its node, which is no attempt of the partition's own."""
+    return isinstance(outcome, TaskFailure) and outcome.kind == "node_lost"
 
 
 def _told_of(plan: PartitionPlan, failure: TaskFailure) -> dict[str, JsonValue]:

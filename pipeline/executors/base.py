@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from pipeline.worker import Outcome, TaskSpec
 
-FailureKind = Literal["error", "corrupt", "deadline", "lost", "no_space", "environment", "out_of_memory"]
+FailureKind = Literal["error", "corrupt", "deadline", "lost", "node_lost", "no_space", "environment", "out_of_memory"]
+Tell: TypeAlias = Callable[..., None]
+"""Takes an event: its name, and its fields as keywords."""
 
 
 @dataclass(slots=True)
@@ -16,8 +19,8 @@ class TaskFailure:
 
     Attributes:
         kind: error: the step raised; corrupt: a stored file is damaged; deadline: killed after its time; lost: the
-            worker died; no_space: a disk is full; environment: a model or a resource is not at hand; out_of_memory: a
-            model's device has too little.
+            worker died by itself; node_lost: it died with its node, which is not the task's fault; no_space: a disk is
+            full; environment: a model or a resource is not at hand; out_of_memory: a model's device has too little.
         message: One line.
         path: The damaged file, for ``corrupt``.
     """
@@ -46,7 +49,7 @@ class Executor(Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many tasks it holds at once."""
+        """How many tasks it holds at once; asked before each is given, because a cluster may grow or shrink."""
 
     @property
     def gpu_capacity(self) -> int:

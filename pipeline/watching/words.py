@@ -69,7 +69,10 @@ def in_words(event: Event) -> str:
             waiting = cast("list[str]", event["waiting"])
             text = f"{event['step']} not run: waits for {', '.join(waiting[:3])}{' ...' if waiting[3:] else ''}"
         case "node_lost":
-            text = f"node {event.get('node')} was lost; its partitions are done again"
+            again = f"; {event['tasks']} tasks were on it and are done again" if event.get("tasks") else ""
+            text = f"node {event.get('node')} was lost{again}"
+        case "node_joined":
+            text = f"node {event.get('node')} joined with {event.get('has')}"
         case "dashboard":
             text = f"Ray's dashboard: {event['url']}"
         case "note":

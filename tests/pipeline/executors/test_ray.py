@@ -86,8 +86,8 @@ def test_a_worker_refuses_to_run_other_code_than_the_driver(executor, tasks, col
     monkeypatch.setattr("pipeline.executors.ray.code_digest", lambda: "0" * 32)
     executor.submit(tasks.all[0])
     failure = collect(executor, 1)[tasks.all[0].partition].outcome
-    assert failure.kind == "error"
-    assert "this worker would run other code (" in failure.message
+    assert failure.kind == "environment"
+    assert "would run other code (" in failure.message
     assert "than the driver (000000000000)" in failure.message
     assert tasks.store.find("data") == []
 
