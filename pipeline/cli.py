@@ -342,14 +342,11 @@ def _one_line_errors() -> Iterator[None]:
     ) as error:  # fmt: skip
         sys.stderr.write(f"rs5m-build: {error}\n")
         raise typer.Exit(2) from error
-    except StoreError as error:
+    except (StoreError, ClusterLostError) as error:
         sys.stderr.write(f"rs5m-build: {error}\n")
         raise typer.Exit(3) from error
     except NoSpaceError as error:
         sys.stderr.write(f"rs5m-build: no space left: {error}\n")
-        raise typer.Exit(3) from error
-    except ClusterLostError as error:
-        sys.stderr.write(f"rs5m-build: {error}\n")
         raise typer.Exit(3) from error
     except OSError as error:  # the driver's own files: a commit, the run's folder
         if not is_disk_full(error):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from manifests.recipe import Run
+from manifests.recipe_run import Run
 from pipeline.errors import UserError
 from pipeline.executors.base import needs_gpu
 from pipeline.executors.nodes import Needs

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from manifests.manifest import Manifest
-from manifests.recipe import Recipe, Run, Source
+from manifests.recipe import Recipe, Source
+from manifests.recipe_run import Run
 from manifests.store import Store
 from pipeline.build import Options, build, planner_over
 from pipeline.line import step_named
