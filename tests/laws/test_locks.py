@@ -127,6 +127,6 @@ def test_a_holder_that_cannot_beat_asks_before_it_is_believed(tmp_path: Path) ->
         time.sleep(DEAD_BEATS * BEAT_S)
         with pytest.raises(StoreError):
             _ = lock.lost
-        store.away = False
         Store(str(tmp_path)).replace("locks/run.json", b'{"token":"another"}')
+        store.away = False
         assert lock.lost
