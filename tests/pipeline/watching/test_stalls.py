@@ -7,15 +7,17 @@ from rich.console import Console
 
 from manifests.store import Store
 from pipeline.events import Events
+from pipeline.executors.inprocess import InProcess
 from pipeline.live import Watch
 from pipeline.poster import Poster
 from pipeline.progress import Progress
 from pipeline.watching.prometheus import Metrics
-from pipeline.watching.snapshot import Snapshots
+from pipeline.watching.snapshot import RunNow, Snapshots
 from pipeline.watching.stalls import LEAST_S, Stalls, Told
 from pipeline.watching.tally import Tally
 from pipeline.worker import TaskSpec
 from tests.pipeline.watching.test_tally import Clock, begun, of, rows
+from tests.world_building import wait_for
 
 
 class Case:
@@ -144,3 +146,23 @@ def test_progress_names_it(monkeypatch):
         "download.fetch/web-0001 stands still for 100 s (attempt 1 on node?[31m7); last told: answered 30, urls 300"
     )
     assert second == "download.fetch/web-0001 ended after standing still for 101 s"
+
+
+def test_a_run_names_the_partition_whose_worker_hangs_and_says_when_it_ended(fresh, monkeypatch):
+    hung, wait = [], InProcess.wait
+
+    def hang_once(executor, timeout_s):
+        finished = wait(executor, timeout_s)
+        if finished and not hung:
+            hung.append(finished[0].spec.partition)
+            wait_for(lambda: any(e["event"] == "partition_stalled" for e in fresh.events()), 20)
+        return finished
+
+    monkeypatch.setattr(InProcess, "wait", hang_once)
+    settings = ("run.stalled_after_s=1", "run.metrics_every_s=0.05")
+    assert fresh.run(*settings, stage="filter.match").exit_code == 0
+    told = [event for event in fresh.events() if event["event"] in ("partition_stalled", "partition_resumed")]
+    of_it = [(e["event"], e["step"]) for e in told if e["partition"] == hung[0]]
+    assert of_it == [("partition_stalled", "filter.match"), ("partition_resumed", "filter.match")]
+    (newest,) = (fresh.path / "runs").glob("*/now.json")
+    assert RunNow.model_validate_json(newest.read_bytes()).stalled == []
