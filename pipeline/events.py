@@ -21,8 +21,8 @@ class Events:
 
     - run_started: recipe, steps, folder. run_finished: committed, failed, exit_code. run_stopped: error (the run ended
       by an error, which is told).
-    - step_started: step, partitions, done (settled before), round, device. step_finished: step, rows. step_skipped:
-      step, waiting.
+    - step_started: step, partitions, done (settled before), round, device, gpus (of a task, where device is cuda).
+      step_finished: step, rows. step_skipped: step, waiting.
     - partition_started: step, partition, attempt (of this round, from 1). partition_done: step, partition, rows, bytes
       (written), seconds (of the task), commit_s, telemetry where the task told how it went. partition_retried and
       partition_failed: step, partition, kind, error. partition_halved: step, partition, batch.

@@ -174,6 +174,7 @@ class Runner:
             on: dict[str, JsonValue] = {
                 "round": number,
                 "device": str(self._planner.settings(step).get("run.device", "cpu")),
+                "gpus": self._run.gpu_share if self._run.executor == "ray" else 1 / self._started().gpu_capacity,
             }
             self._events("step_started", step=step.name, partitions=done + len(ours), done=done, **on)
             self._run_round(step, todo, final=number == self._run.rounds - 1)
