@@ -19,8 +19,9 @@ from tests.cluster.slurm_here import Slurm, missing, slurm_here
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200), pytest.mark.xdist_group("slurm")]
 
 RECIPE = os.environ.get("RS5M_CLUSTER_RECIPE", "mini")
-# A host is asked no more than twice a second: then a slice of the downloads takes longer than its job's time.
-SLOW = ("download.network.spacing_s=0.5", "download.network.per_host=1")
+# The largest host of a partition is asked for 25 s so, and a slice of the downloads takes longer than its job's time.
+SLOW = ("download.network.spacing_s=0.4", "download.network.per_host=1")
+TWO_MINUTES, THREE_MINUTES = 0.0333, 0.05
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def reference(tmp_path_factory) -> Path:
 
 def test_a_chain_of_arrays_with_a_killed_task_and_a_met_time_limit(slurm, reference, tmp_path):
     workdir = _with_world(reference, tmp_path)
-    limits = ("cluster.job_hours={'*'=1, 'download.fetch'=0.0167}", "cluster.drain_s=40")
-    _submit(slurm, workdir, *limits, *SLOW)
+    limits = f"cluster.job_hours={{'*'=1, 'download.fetch'={TWO_MINUTES}}}"
+    _submit(slurm, workdir, limits, "cluster.drain_s=60", *SLOW)
     _wait(lambda: (workdir / "locks/outlier.embed.0of2.json").exists())
     task = next(id_ for id_, (name, _, _) in slurm.jobs().items() if name.endswith("outlier.embed") and "_0" in id_)
     slurm.call("scancel", "--signal=KILL", "--full", task)
@@ -60,7 +61,8 @@ def test_a_chain_of_arrays_with_a_killed_task_and_a_met_time_limit(slurm, refere
 
 def test_one_job_that_starts_ray_on_two_nodes_and_meets_its_time_limit(slurm, reference, tmp_path):
     workdir = _with_world(reference, tmp_path)
-    _submit(slurm, workdir, 'cluster.shape="ray"', "cluster.job_hours={'*'=0.033}", "cluster.drain_s=60", *SLOW)
+    limits = f"cluster.job_hours={{'*'={THREE_MINUTES}}}"
+    _submit(slurm, workdir, 'cluster.shape="ray"', limits, "cluster.drain_s=90", *SLOW)
     ended = slurm.wait(900)
 
     (restarts,) = [restarts for name, state, restarts in ended.values() if name == f"{RECIPE}.line"]
