@@ -144,6 +144,7 @@ def _build(order: Order, need: JobNeed) -> list[str]:
 
 def drained(order: Order, need: JobNeed) -> list[str]:
     """Return the lines that pass signals on to the run, and bring the job back after its time limit."""
+    again = order.recipe.cluster.requeues
     return [
         f"# {need.drain_s} s before the time limit Slurm sends USR1 to this shell, which passes it on: the run then",
         "# finishes the partitions it has begun, starts no other, and ends with 143. It is not started by srun, which",
@@ -156,10 +157,11 @@ def drained(order: Order, need: JobNeed) -> list[str]:
         "",
         "# The job goes back into the queue under its own number, so what waits for it goes on waiting.",
         "come_back() {",
-        f'    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {order.recipe.cluster.requeues} ]; then',
-        noted('        scontrol requeue "$SLURM_JOB_ID" && sleep 60', "ends this shell"),
+        f'    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {again} ] && scontrol requeue "$SLURM_JOB_ID"; then',
+        noted("        sleep 60", "until Slurm ends this shell"),
+        "    else",
+        '        echo "stopped at its time limit and not started again; restarts: ${SLURM_RESTART_COUNT:-0}" >&2',
         "    fi",
-        '    echo "stopped before its time limit, and not started again: ${SLURM_RESTART_COUNT:-0} times before" >&2',
         noted("    exit 143", "the job behind an array does the rest; another one fails"),
         "}",
     ]
