@@ -26,7 +26,7 @@ def _lines(order: Order) -> list[str]:
     drain_s = order.largest.drain_s
     # Where the job and the driver's own ray.init name the same field, the driver's is taken: it ships the code itself.
     variables = {"RAY_OVERRIDE_JOB_RUNTIME_ENV": "1", "RAY_JOB_STOP_WAIT_TIME_S": str(drain_s)}
-    environment = {"env_vars": variables, "excludes": ["*", f"!{RECIPE_FILE}"]}
+    environment = {"env_vars": variables}
     return [
         "#!/usr/bin/env bash",
         f"# Hands the build {order.recipe.name} to a Ray cluster as one job, which drives it from the cluster's head.",
@@ -41,6 +41,11 @@ def _lines(order: Order) -> list[str]:
         "set -euo pipefail",
         'cd -- "$(dirname -- "$0")"',
         "",
+        f"# A folder with {RECIPE_FILE} and nothing else goes along.",
+        "sent=$(mktemp -d)",
+        "trap 'rm -rf -- \"$sent\"' EXIT",
+        f'cp {RECIPE_FILE} "$sent"',
+        "",
         "# How the job is handed over.",
         *array(
             "job",
@@ -49,8 +54,8 @@ def _lines(order: Order) -> list[str]:
                 f"--address {address}",
                 "# It goes on when this terminal is gone.",
                 "--no-wait",
-                f"# The job starts in a copy of this folder, in which there is {RECIPE_FILE} and nothing else.",
-                "--working-dir .",
+                "# The job starts in a copy of it.",
+                '--working-dir "$sent"',
                 "# RAY_OVERRIDE_JOB_RUNTIME_ENV: workers get the driver's code, not this folder.",
                 "# RAY_JOB_STOP_WAIT_TIME_S: seconds to drain after `ray job stop`; Ray's own are 3. cluster.drain_s",
                 f"--runtime-env-json {quoted(json.dumps(environment))}",
@@ -70,5 +75,5 @@ def _lines(order: Order) -> list[str]:
             ],
         ),
         "",
-        'exec ray job submit "${job[@]}" -- "${run[@]}"',
+        'ray job submit "${job[@]}" -- "${run[@]}"',
     ]

@@ -55,8 +55,9 @@ def test_shellcheck_has_nothing_to_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workdir", ["s3://bucket/rs5m", NASTY])
 def test_every_word_arrives_at_ray_and_behind_it_at_the_run(tmp_path: Path, workdir: str) -> None:
     """Ray joins the words behind `--` into one line by shlex.join, which a shell of the head splits again."""
-    (tmp_path / "ray").write_text('#!/bin/sh\nprintf "%s\\0" "$@"\n')
+    (tmp_path / "ray").write_text('#!/bin/sh\nprintf "%s\\0" "$@"\nls "$7" >sent\n')
     (tmp_path / "ray").chmod(0o755)
+    (tmp_path / "recipe.toml").write_text("")
     (tmp_path / SCRIPT).write_text(_text(_order('cluster.ray_dashboard="http://[::1]:8265"', workdir=workdir)))
     told = subprocess.run(
         ["bash", SCRIPT], cwd=tmp_path, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -66,9 +67,11 @@ def test_every_word_arrives_at_ray_and_behind_it_at_the_run(tmp_path: Path, work
     split = words.index("--")
     job, run = words[:split], words[split + 1 :]
     assert job[:4] == ["job", "submit", "--address", "http://[::1]:8265"]
-    assert "--no-wait" in job
+    assert job[4:6] == ["--no-wait", "--working-dir"]
+    assert (tmp_path / "sent").read_text() == "recipe.toml\n", "nothing else goes along"
+    assert not Path(job[6]).exists(), "and its copy here does not stay"
     environment = json.loads(job[job.index("--runtime-env-json") + 1])
-    assert environment["excludes"] == ["*", "!recipe.toml"]
+    assert set(environment) == {"env_vars"}
     assert environment["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "120"
     assert run == [
         "rs5m-build", "run", "--recipe", "recipe.toml", "--workdir", workdir,
