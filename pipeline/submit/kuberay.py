@@ -17,6 +17,7 @@ KUSTOMIZATION = "kustomization.yaml"
 RECIPE_FOLDER = "/etc/rs5m"
 _LONGEST_NAME = 47  # KubeRay makes names of pods and services of it
 _IDLE_S = 300
+_NODE_WAIT_S = 1800  # for a machine with a GPU to be rented, and for the image to be pulled onto it
 _OBJECT_STORE_BYTES = 256 << 20
 
 
@@ -86,7 +87,10 @@ def _rayjob(order: Order, wanted: Kubernetes) -> str:
     pods = groups(order)
     grows = any(group.least < group.most for group in pods)
     words = ["rs5m-build", "run", "--recipe", f"{RECIPE_FOLDER}/{RECIPE_FILE}", "--workdir", order.workdir]
-    entrypoint = " ".join(shell_word(word) for word in [*words, "--executor", "ray", "--ray-address", "auto"])
+    words += ["--executor", "ray", "--ray-address", "auto"]
+    if grows and not order.recipe.run.ray_wait_s:
+        words += ["--set", f"run.ray_wait_s={_NODE_WAIT_S}"]
+    entrypoint = " ".join(shell_word(word) for word in words)
     text = f"""\
 # The build {order.recipe.name} on Kubernetes, by KubeRay 1.6 or newer. Written by rs5m-build submit.
 #   start:   kubectl create --kustomize .            here, where {RECIPE_FILE} lies: it goes along as a ConfigMap

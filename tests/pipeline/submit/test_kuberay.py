@@ -188,6 +188,16 @@ def test_the_run_gets_the_words_it_was_meant_to_get() -> None:
         assert words[words.index("--recipe") + 1] == "/etc/rs5m/recipe.toml"
 
 
+def test_a_cluster_that_grows_is_waited_for() -> None:
+    def waits(*overrides: str) -> list[str]:
+        words = shlex.split(_job(_order(IMAGE, *overrides))["spec"]["entrypoint"])
+        return [word for word in words if "ray_wait_s" in word]
+
+    assert waits() == []
+    assert waits("cluster.kubernetes.workers_min=0") == ["run.ray_wait_s=1800"]
+    assert waits("cluster.kubernetes.workers_min=0", "run.ray_wait_s=60") == [], "the recipe says it"
+
+
 def test_names_and_labels_are_data_too() -> None:
     label = 'cluster.kubernetes.nodes={"a"="}, image: \\"evil\\" #"}'
     pod = _pods(_job(_order(IMAGE, label)))["head"]["spec"]
