@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.events import Event
-from pipeline.watching.snapshot import StalledNow
-from pipeline.watching.tally import StepTally, Tally
+from pipeline.watching.snapshot import stalled_now
+from pipeline.watching.step_tally import StepTally
+from pipeline.watching.tally import Tally
 from pipeline.watching.words import in_words, stalled
 
 _LINE_S = 5.0
@@ -118,7 +119,7 @@ class Progress:
                 numbers = [f"{value:,.0f}" for value in cells]
                 failed = f" ({step.failed} failed)" if step.failed else ""
                 table.add_row(name, f"{step.done}/{step.partitions}{failed}", *numbers, f"{step.seconds:.1f} s", eta)
-            still = [StalledNow.model_validate(event) for event in self.tally.run.stalled.values()]
+            still = [stalled_now(event) for event in self.tally.run.stalled.values()]
         told = [Text(f"{name}: {line}") for name, (_, lines) in list(self._told.items()) for line in lines]
         return Group(table, *told, *(Text(stalled(what, what.seconds)) for what in still[:_STALLED_SHOWN]))
 

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from pipeline.watching.snapshot import RunNow, StepNow
-from pipeline.watching.tally import BUCKETS_S
+from pipeline.watching.step_tally import BUCKETS_S
 
 _STATES = ("done", "open", "failed", "running", "todo")
 

@@ -14,8 +14,10 @@ from typing import Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
 from pipeline.causes import by_cause
+from pipeline.events import Event
 from pipeline.picture import Now
-from pipeline.watching.tally import State, StepTally, Tally
+from pipeline.watching.step_tally import StepTally
+from pipeline.watching.tally import State, Tally
 
 _HOSTS = 5
 _CAUSES = 8
@@ -47,7 +49,7 @@ class PartitionsNow(_Document):
 
 
 class StepNow(_Document):
-    """One step; `pipeline.watching.tally.StepTally` says what the counts are.
+    """One step; `pipeline.watching.step_tally.StepTally` says what the counts are.
 
     ``left`` is class to reason to rows; ``buckets`` counts tasks by seconds (`BUCKETS_S`, and one more for the rest).
     """
@@ -191,7 +193,7 @@ class Snapshots:
                 events=run.events,
                 steps=[_step(name, step) for name, step in self._tally.steps.items()],
                 waiting={name: list(names) for name, names in run.waiting.items()},
-                stalled=[StalledNow.model_validate(event) for event in run.stalled.values()],
+                stalled=[stalled_now(event) for event in run.stalled.values()],
                 failures=dict(run.failures),
                 nodes_lost=run.nodes_lost,
                 dashboard=run.dashboard,
@@ -199,6 +201,16 @@ class Snapshots:
                 driver=_driver(),
                 last=[dict(event) for event in run.last],
             )
+
+
+def stalled_now(event: Event) -> StalledNow:
+    """Return what ``partition_stalled`` told, with the seconds that have passed by now."""
+    told = StalledNow.model_validate(event)
+    try:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(told.since)).total_seconds()
+    except (ValueError, TypeError):
+        return told
+    return told.model_copy(update={"seconds": round(max(seconds, told.seconds), 1)})
 
 
 def _step(name: str, step: StepTally) -> StepNow:

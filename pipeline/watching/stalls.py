@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from manifests.canonical import JsonValue
 from pipeline.events import Events
-from pipeline.watching.tally import Running, StepTally, Tally
+from pipeline.watching.step_tally import Running, StepTally
+from pipeline.watching.tally import Tally
 
 LEAST_S = 300.0
 """No partition is said to stand still before, unless `run.stalled_after_s` says so."""

@@ -15,7 +15,8 @@ from pipeline.watching.of_run import kept
 from pipeline.watching.prometheus import Metrics
 from pipeline.watching.sinks import NOW, Port, TextFile
 from pipeline.watching.snapshot import RunNow, Snapshots
-from pipeline.watching.tally import BUCKETS_S, Tally
+from pipeline.watching.step_tally import BUCKETS_S
+from pipeline.watching.tally import Tally
 
 
 def _samples(text):

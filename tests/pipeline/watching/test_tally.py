@@ -95,3 +95,15 @@ def test_memory_is_the_same_after_twenty_thousand_partitions_as_after_a_thousand
     tracemalloc.stop()
     assert grown_bytes < 100_000, "5 bytes a partition would be more"
     assert tally.steps["a.b"].settled == 20_000
+
+
+def test_the_last_events_are_few_and_short_however_much_failed():
+    tally = Tally()
+    for number in range(100):
+        tally.take({"event": "note", "text": f"{number} " + "x" * 10_000})
+    failed = {f"a.b/{number}": "y" * 1000 for number in range(10_000)}
+    tally.take({"event": "step_skipped", "step": "c.d", "waiting": ["z" * 9000] * 20})
+    tally.take({"event": "run_finished", "committed": 1, "failed": failed, "exit_code": 3})
+    assert len(tally.run.last) == 20
+    assert sum(len(str(event)) for event in tally.run.last) < 20_000
+    assert tally.run.last[-1] == {"event": "run_finished", "committed": 1, "exit_code": 3}
