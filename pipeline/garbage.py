@@ -6,6 +6,7 @@ as long as any row of any commit that stays lies in it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from manifests.schemas import TABLES
 from manifests.store import Entry, Store
 from pipeline.errors import UserError
 from pipeline.line import LINE
-from pipeline.locks import Lock
+from pipeline.locks import LAG_BEATS, Lock
 from pipeline.metadata import metadata_slices
 from pipeline.planner import Planner
 from pipeline.table_scan import scan
@@ -67,6 +68,8 @@ def collect(recipe: Recipe, store: Store, say: Callable[[str], None], *, dry_run
         CorruptFileError: If a table that says which images are needed cannot be read.
     """
     with Lock(store, "run", recipe.run.lock_beat_s, say):
+        if not dry_run:
+            _let_lists_catch_up(store, recipe.run.lock_beat_s, say)
         commits, found = CommitStore(store), Collected()
         standing = _standing(commits)
         if superseded:
@@ -91,6 +94,13 @@ def collected_lines(found: Collected, *, dry_run: bool) -> list[str]:
     ]
     counts = f"{len(found.files)} files, {found.bytes:,} bytes"
     return [*lines, f"{verb} {counts}" + (f", and {len(found.commits)} commits" if found.commits else "")]
+
+
+def _let_lists_catch_up(store: Store, beat_s: float, say: Callable[[str], None]) -> None:
+    """Wait under the lock, so that the list of commits shows all that earlier runs made: no file of theirs may go."""
+    if store.local_path("") is None:
+        say(f"waiting {LAG_BEATS * beat_s:g} s for the store's lists to catch up")
+        time.sleep(LAG_BEATS * beat_s)
 
 
 def _standing(commits: CommitStore) -> dict[str, tuple[CommitName, Manifest]]:

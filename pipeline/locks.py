@@ -5,7 +5,7 @@ A lock is dead when its beat did not change for `DEAD_BEATS` beats of the waiter
 Overlapping scopes are found by a list, and a list may lag: two that start within the lag may not see each other. So a
 lock that came in looks again at its first beats. It is *settling* until `SETTLING_BEATS` looks in a row showed nobody,
 and says so in its content. Of two that meet, one that is settling gives way to one that is settled, and of two that are
-settling the one with the greater token; neither settles while it sees the other. A list may lag by two beats, then.
+settling the one with the greater token; neither settles while it sees the other. A list may lag by `LAG_BEATS` beats.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from types import TracebackType
 from manifests.store import AlreadyThereError, Store, StoreError
 
 DEAD_BEATS = 6
-SETTLING_BEATS = 3
+LAG_BEATS = 2
+SETTLING_BEATS = LAG_BEATS + 1
 _SLICE = re.compile(r"(?P<step>[a-z_.]+)\.(?P<index>\d+)of(?P<count>\d+)")
 
 

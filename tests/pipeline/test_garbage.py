@@ -1,4 +1,11 @@
+import time
+
+from manifests.commits import CommitStore
+from manifests.fingerprint import Parts
+from manifests.manifest import LedgerReceipt, Manifest
+from manifests.recipe_files import load_recipe
 from manifests.store import Store
+from pipeline.garbage import collect
 from pipeline.locks import Lock
 from tests.pipeline.read_commands import ask
 
@@ -83,3 +90,30 @@ def test_an_unreadable_commit_stops_it(settled):
     assert answer.exit_code == 2
     assert "`rs5m-build verify`, which sets it aside" in answer.err
     assert files(settled) == before
+
+
+class Lagging(Store):
+    """An object store whose lists show no commit for a while."""
+
+    since_s = 0.0
+
+    def scan(self, folder):
+        hidden = time.monotonic() - self.since_s < 0.3
+        return (entry for entry in super().scan(folder) if not (hidden and entry.path.startswith("commits/")))
+
+
+def test_files_of_commits_that_a_list_does_not_show_yet_stay(tmp_path):
+    store = Lagging(f"memory://{tmp_path.name}")
+    receipt = LedgerReceipt(path="ledger/filter.match/a.parquet", sha256="0", bytes=1, rows=0)
+    parts = Parts(inputs=[], recipe={}, code=1)
+    made = Manifest(
+        step="filter.match", partition="a", fingerprint=parts.fingerprint,
+        row_fingerprint=parts.row_fingerprint(recording=False), parts=parts, open=False, outputs=[], ledger=receipt,
+        rows={}, facts={},
+    )  # fmt: skip
+    store.replace(receipt.path, b"x")
+    store.replace("ledger/filter.match/orphan.parquet", b"x")
+    CommitStore(store).commit(made, 0)
+    store.since_s = time.monotonic()
+    collect(load_recipe("nano", ["run.lock_beat_s=0.2"]), store, lambda _: None, dry_run=False, superseded=False)
+    assert [entry.path for entry in store.find("ledger")] == [receipt.path]

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import re
 from collections import Counter
+from typing import ClassVar
 
 import pytest
 
@@ -358,3 +359,21 @@ def test_a_model_that_is_missing_stops_the_run(settled):
     with pytest.raises(ModelMissingError, match="environment 1"):
         run.go("outlier.embed")
     assert run.executor.closed == [True]
+
+
+def test_a_commit_that_an_earlier_run_made_stands(fresh):
+    class Late(Store):
+        """Its first commit is there already, though no list showed it; made otherwise."""
+
+        met: ClassVar[list[str]] = []
+
+        def create(self, path, data):
+            if path.startswith("commits/") and not self.met:
+                self.met.append(path)
+                super().create(path, data.replace(b'"facts":{', b'"facts":{"an_earlier_run":1,').replace(b",}", b"}"))
+            super().create(path, data)
+
+    store = Late(str(fresh.path))
+    assert fresh.run(store=store, until="filter").exit_code == 0
+    assert b"an_earlier_run" in store.read(store.met[0])
+    assert [e["text"] for e in fresh.events() if e["event"] == "note" and "that stands" in e["text"]]
