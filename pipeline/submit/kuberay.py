@@ -25,13 +25,19 @@ def render(order: Order) -> list[JobFile]:
     """Return the RayJob, and what puts the recipe beside it.
 
     Raises:
-        UserError: If no image is named, or the recipe's world cannot be served to other machines.
+        UserError: If no image is named, the workdir is a local folder, or the recipe has a world, which cannot be served
+            to other machines.
     """
     wanted = order.recipe.cluster.kubernetes
     if not wanted.image:
         raise UserError(
             "cluster.kubernetes.image is empty: name an image of docker/Dockerfile.cpu that the cluster can pull, "
             "e.g. --set cluster.kubernetes.image=registry.example.org/rs5m-build:cpu"
+        )
+    if "://" not in order.workdir:
+        raise UserError(
+            f"--workdir {order.workdir} is a folder of this machine, which pods do not see: give an object store, e.g. "
+            "--workdir s3://BUCKET/rs5m"
         )
     if order.recipe.world:
         raise UserError(

@@ -219,6 +219,8 @@ def test_its_name_is_one_that_kuberay_takes() -> None:
 def test_what_cannot_work_is_refused_with_a_word() -> None:
     with pytest.raises(UserError, match="image is empty"):
         render(_order())
+    with pytest.raises(UserError, match="pods do not see"):
+        render(_order(IMAGE, workdir="/home/me/build"))
     with pytest.raises(UserError, match=r"compose\.yaml"):
         render(_order(IMAGE, recipe="mini"))
 
