@@ -25,8 +25,7 @@ def render(order: Order) -> list[JobFile]:
     """Return the RayJob, and what puts the recipe beside it.
 
     Raises:
-        UserError: If no image is named, the workdir is a local folder, or the recipe has a world, which cannot be served
-            to other machines.
+        UserError: If no image is named, the workdir is a local folder, or the recipe has a world.
     """
     wanted = order.recipe.cluster.kubernetes
     if not wanted.image:

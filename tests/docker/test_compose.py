@@ -37,7 +37,7 @@ def test_no_service_may_more_than_a_user(services: dict[str, Any]) -> None:
 
 def test_images_of_others_are_named_by_release(services: dict[str, Any]) -> None:
     for name in ("store", "bucket"):
-        assert re.fullmatch(r"minio/(minio|mc):RELEASE\.[\dTZ-]+", services[name]["image"]), name
+        assert re.fullmatch(r"quay\.io/minio/(minio|mc):RELEASE\.[\dTZ-]+", services[name]["image"]), name
 
 
 def test_only_the_dashboard_is_published_and_on_loopback(services: dict[str, Any]) -> None:
