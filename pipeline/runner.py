@@ -318,7 +318,11 @@ class Runner:
         rows: dict[str, JsonValue] = {s: dict(c.model_dump(by_alias=True)) for s, c in manifest.rows.items()}
         told: dict[str, JsonValue] = {"telemetry": outcome.telemetry} if outcome.telemetry else {}
         written = sum(output.bytes for output in outcome.outputs) + outcome.ledger.bytes
-        times = {"seconds": round(seconds, 3), "commit_s": round(time.monotonic() - begun_s, 4)}
+        times = {
+            "seconds": round(seconds, 3),
+            "cpu_s": round(outcome.cpu_s, 3),
+            "commit_s": round(time.monotonic() - begun_s, 4),
+        }
         whole = {"rows": rows, "bytes": written, **times, **told}
         self._events("partition_done", step=plan.step, partition=plan.partition, **whole)
         self._say_suspicions(outcome.facts)

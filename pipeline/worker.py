@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +87,11 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a worker returns for a task that worked; ``telemetry`` is what it told last, and goes into no commit."""
+    """What a worker returns for a task that worked.
+
+    ``telemetry`` is what it told last, ``cpu_s`` the CPU seconds of this process and its children meanwhile. Neither
+    goes into a commit.
+    """
 
     outputs: list[Receipt]
     ledger: LedgerReceipt
@@ -97,6 +102,7 @@ class Outcome:
     facts: dict[str, JsonValue]
     pointed: list[str]
     telemetry: dict[str, JsonValue] = field(default_factory=dict)
+    cpu_s: float = 0.0
 
 
 def run_task(store: Store, spec: TaskSpec) -> Outcome:
@@ -108,7 +114,7 @@ def run_task(store: Store, spec: TaskSpec) -> Outcome:
     """
     if problem := spec.params.get("problem"):  # planning saw it, and the partition fails as any other does
         raise MetadataError(str(problem))
-    step = step_named(spec.step)
+    step, begun_s = step_named(spec.step), _cpu_s()
     _check_surroundings(step, spec)
     with (
         tempfile.TemporaryDirectory(prefix="rs5m-", dir=spec.scratch or None) as folder,
@@ -133,7 +139,24 @@ def run_task(store: Store, spec: TaskSpec) -> Outcome:
         facts=result.facts,
         pointed=result.pointed,
         telemetry=poster.last,
+        cpu_s=_cpu_s() - begun_s,
     )
+
+
+def _cpu_s() -> float:
+    """Return the CPU seconds of this process and of its children, those that still live among them."""
+    ticks, children = 0, Path("/proc/self/task").glob("*/children")
+    for child in (pid for file in children for pid in _words(file)):
+        ticks += sum(int(word) for word in _words(Path("/proc", child, "stat"), after=")")[11:13])
+    return sum(os.times()[:4]) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _words(file: Path, after: str = "") -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # a child or a thread that ended meanwhile
+        return []
+    return (text.rpartition(after)[2] if after else text).split()
 
 
 def _check_surroundings(step: Step, spec: TaskSpec) -> None:

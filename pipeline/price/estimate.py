@@ -19,6 +19,7 @@ from pipeline.price.rows import Load, RowFlow, pictures
 from stages.step import Step
 
 _MB = 1_000_000
+_WITH_IMAGES = ("download.fetch", "dedup.inspect", "outlier.embed", "caption.generate", "shard.pack")
 _DEADLINE_SHARE = 0.8
 """Share of a partition's deadline after which a download asks no more: what it has not asked stays deferred."""
 
@@ -164,7 +165,7 @@ class _Price:
 
     def _images(self, step: str, load: Load, part: float) -> float:
         """Return the bytes of pictures that a step reads or writes."""
-        if not self._rates.steps[step].cpu_s_per_mb:
+        if step not in _WITH_IMAGES:
             return 0.0
         web, archives = pictures(load.kept if step == "download.fetch" else load.rows, self._specs)
         return part * (web * self._image_bytes[0] + archives * self._image_bytes[1])

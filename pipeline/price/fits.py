@@ -64,8 +64,9 @@ def fits(needed: Sequence[StepNeed], recipe: Recipe, store: Store, at: Machine) 
     found = Fit()
     todo = [need for need in needed if need.partitions]
     _disk(found, todo, recipe, store, at)
+    here = not recipe.cluster.cpus
     for need in todo:
-        _memory(found, need, at)
+        _memory(found, need, at, here=here)
         if not need.gpus and need.step in ("outlier.embed", "caption.generate") and need.wall_s > _SLOW_S:
             found.warned.append(
                 f"{need.step} would take {need.wall_s / 3600:,.0f} hours on {at.cores} cores without a GPU; take GPUs "
@@ -79,7 +80,7 @@ def check_fits(
 ) -> None:
     """Stop a run that cannot fit before it starts, and warn of one that may not.
 
-    Steps that were not planned yet are planned only where what is known already does not fit beyond doubt.
+    Steps that were not planned yet are planned only where it would not fit if nothing of them were done.
 
     Raises:
         DoesNotFitError: Unless ``run.ignore_space`` says to go on.
@@ -88,6 +89,15 @@ def check_fits(
     found = fits(needs(recipe, store, planner, at, steps, plan_all=False), recipe, store, at)
     if found.refused or found.warned:
         found = fits(needs(recipe, store, planner, at, steps), recipe, store, at)
+    enforce(found, recipe, say)
+
+
+def enforce(found: Fit, recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Say what may not fit, and stop where something cannot.
+
+    Raises:
+        DoesNotFitError: Unless ``run.ignore_space`` says to go on.
+    """
     for line in found.warned:
         say(f"warning: {line}")
     if found.refused and not recipe.run.ignore_space:
@@ -131,19 +141,24 @@ def _judge(found: Fit, free: int, need: int, firm: int, line: str) -> None:
         found.warned.append(line)
 
 
-def _memory(found: Fit, need: StepNeed, at: Machine) -> None:
-    if not at.memory_bytes or need.memory_bytes <= at.memory_bytes:
+def _memory(found: Fit, need: StepNeed, at: Machine, *, here: bool) -> None:
+    if not at.memory_bytes:
+        return
+    together = max(1, min(round(at.gpus) if need.gpus else at.cores, need.partitions)) if here else 1
+    if need.memory_bytes * together <= at.memory_bytes:
+        return
+    if need.memory_bytes <= at.memory_bytes:
+        found.warned.append(
+            f"{need.step}: {together} tasks at a time need {_gb(need.memory_bytes * together)} of memory, this machine "
+            f"has {_gb(at.memory_bytes)}; take fewer workers (run.workers)"
+        )
         return
     line = (
         f"{need.step}: a task needs {_gb(need.memory_bytes)} of memory, the largest machine has "
         f"{_gb(at.memory_bytes)}; take a larger one for it (cluster.memory_gb says what there is)"
     )
-    if (
-        need.is_firm
-        and not need.is_estimate
-        and not need.assumed
-        and need.memory_bytes > at.memory_bytes / REFUSE_BELOW
-    ):
+    is_sure = need.is_firm and not need.is_estimate and not need.assumed
+    if is_sure and need.memory_bytes > at.memory_bytes / REFUSE_BELOW:
         found.refused.append(line)
     else:
         found.warned.append(line)
