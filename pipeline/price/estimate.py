@@ -50,17 +50,19 @@ def needs(
     if planner is None and recipe.world:
         return []
     specs, rates = enabled_specs(recipe), load_rates()
-    plans = _plans(planner, plan_all=plan_all)
+    last = max((LINE.index(step) for step in steps), default=-1)
+    plans = _plans(planner, LINE[: last + 1] if plan_all else ())
     before = {name: planner.settled_before(name) for name in plans} if planner else {}
     loads = RowFlow(recipe, specs, store, plans, before, rates).loads()
     price = _Price(recipe, specs, rates, at, loads, plans, _released(planner, plans))
     return [price.of(step) for step in steps]
 
 
-def _plans(planner: Planner | None, *, plan_all: bool) -> dict[str, StepPlan]:
+def _plans(planner: Planner | None, now: Sequence[Step]) -> dict[str, StepPlan]:
+    """Return the plans of the steps that are to be planned now, and of others that are planned already."""
     if planner is None:
         return {}
-    found = {step.name: planner.plan(step) if plan_all else planner.known(step) for step in LINE}
+    found = {step.name: planner.plan(step) if step in now else planner.known(step) for step in LINE}
     return {name: plan for name, plan in found.items() if plan is not None}
 
 
@@ -102,7 +104,8 @@ class _Price:
         part = fresh / rows if rows else 0.0
         work = model_work(self._recipe, self._rates, step.name)
         gpus = 1.0 if work.name and self._at.gpus else 0.0
-        images = self._images(step.name, load, part)
+        from_web, from_archives = self._images(step.name, load, part)
+        images = from_web + from_archives
         requests = part * pictures(load.rows, self._specs)[0] if step.name == "download.fetch" else 0.0
         files = load.partitions * rates.files_per_task + (load.parts if load.partitions else 0) * rates.files_per_part
         cpu_s = (
@@ -133,7 +136,7 @@ class _Price:
             gpus=gpus,
             is_estimate=load.is_estimate,
             held_s=held_s,
-            wall_s=self._wall_s(step.name, load.partitions, held_s, task_s, images, on_gpu=bool(gpus)),
+            wall_s=self._wall_s(step.name, load.partitions, held_s, task_s, from_web, on_gpu=bool(gpus)),
             scratch_bytes=round(images * share if step.name in ("download.fetch", "shard.pack") else 0),
             assumed=self._assumed(step.name, load, work),
             is_firm=load.is_firm,
@@ -163,12 +166,12 @@ class _Price:
             sums[True][0] / sums[True][1] if sums[True][1] else archives,
         )
 
-    def _images(self, step: str, load: Load, part: float) -> float:
-        """Return the bytes of pictures that a step reads or writes."""
+    def _images(self, step: str, load: Load, part: float) -> tuple[float, float]:
+        """Return the bytes of pictures that a step reads or writes: of the web, and of archives."""
         if step not in _WITH_IMAGES:
-            return 0.0
+            return 0.0, 0.0
         web, archives = pictures(load.kept if step == "download.fetch" else load.rows, self._specs)
-        return part * (web * self._image_bytes[0] + archives * self._image_bytes[1])
+        return part * web * self._image_bytes[0], part * archives * self._image_bytes[1]
 
     def _reading_s(self, step: str, load: Load, part: float) -> float:
         """Return the CPU seconds of reading metadata, and of reading or rendering pictures out of archives."""
@@ -210,13 +213,13 @@ class _Price:
         return rates.memory_bytes + rows * rates.memory_bytes_per_row + (0.0 if on_gpu else work.memory_bytes)
 
     def _wall_s(
-        self, step: str, partitions: int, held_s: float, task_s: float, images: float, *, on_gpu: bool
+        self, step: str, partitions: int, held_s: float, task_s: float, from_web: float, *, on_gpu: bool
     ) -> float:
         """Return the seconds of a whole step: as many tasks at a time as there is room for, one driver, one line."""
         if not partitions:
             return 0.0
         slots = max(1.0, min(self._at.gpus if on_gpu else self._at.cores, partitions))
-        line_s = images / self._rates.web.bytes_per_s if step == "download.fetch" else 0.0
+        line_s = from_web / self._rates.web.bytes_per_s if step == "download.fetch" else 0.0
         driver_s = partitions * self._rates.run.driver_s_per_partition
         return max(held_s / slots, task_s, line_s, driver_s) + self._rates.run.worker_start_s
 

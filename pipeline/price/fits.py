@@ -64,7 +64,7 @@ def fits(needed: Sequence[StepNeed], recipe: Recipe, store: Store, at: Machine) 
     found = Fit()
     todo = [need for need in needed if need.partitions]
     _disk(found, todo, recipe, store, at)
-    here = not recipe.cluster.cpus
+    here = not recipe.cluster.cpus and not recipe.cluster.memory_gb
     for need in todo:
         _memory(found, need, at, here=here)
         if not need.gpus and need.step in ("outlier.embed", "caption.generate") and need.wall_s > _SLOW_S:

@@ -50,9 +50,10 @@ def machine_of(recipe: Recipe) -> Machine:
 
     told = recipe.cluster
     on_gpu = resolve_device(recipe.run.device) == "cuda"
+    declared = told.gpus if recipe.run.device != "cpu" else 0
     return Machine(
         cores=int(told.cpus) or recipe.run.workers or default_workers(),
-        gpus=told.gpus or (_gpus_here() if on_gpu else 0),
+        gpus=declared or (_gpus_here() if on_gpu else 0),
         memory_bytes=round(told.memory_gb * _GB) or _memory_here(),
     )
 
