@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from manifests.recipe import Recipe
 from manifests.source_specs import enabled_specs
@@ -103,7 +103,7 @@ class _Price:
         rows, fresh = sum(load.rows.values()), load.fresh
         part = fresh / rows if rows else 0.0
         work = model_work(self._recipe, self._rates, step.name)
-        gpus = 1.0 if work.name and self._at.gpus else 0.0
+        gpus = self._recipe.run.gpu_share if work.name and self._at.gpus else 0.0
         from_web, from_archives = self._images(step.name, load, part)
         images = from_web + from_archives
         requests = part * pictures(load.rows, self._specs)[0] if step.name == "download.fetch" else 0.0
@@ -138,7 +138,7 @@ class _Price:
             held_s=held_s,
             wall_s=self._wall_s(step.name, load.partitions, held_s, task_s, from_web, on_gpu=bool(gpus)),
             scratch_bytes=round(images * share if step.name in ("download.fetch", "shard.pack") else 0),
-            assumed=self._assumed(step.name, load, work),
+            assumed=self._assumed(step.name, load, work, on_gpu=bool(gpus)),
             is_firm=load.is_firm,
         )
 
@@ -223,13 +223,20 @@ class _Price:
         driver_s = partitions * self._rates.run.driver_s_per_partition
         return max(held_s / slots, task_s, line_s, driver_s) + self._rates.run.worker_start_s
 
-    def _assumed(self, step: str, load: Load, work: ModelWork) -> tuple[str, ...]:
+    def _assumed(self, step: str, load: Load, work: ModelWork, *, on_gpu: bool) -> tuple[str, ...]:
+        """Return the tables of rates whose figures this price uses and nobody measured."""
         if not load.partitions:
             return ()
-        used = {f"steps.{step}", *(f"models.{name}" for name in work.names)}
-        if step in ("filter.match", "download.fetch"):
-            named = {key if key in self._rates.metadata else self._specs[key].format for key in load.rows}
-            used |= {f"metadata.{name}" for name in named}
+        used: dict[str, Collection[str]] = {f"steps.{step}": ()}
+        where = "gpu" if on_gpu else "cpu"
+        used |= {f"models.{name}": (f"{where}_s_per_image", f"{where}_s_per_text") for name in work.names}
+        for source in load.rows if step in ("filter.match", "download.fetch") else ():
+            spec = self._specs[source]
+            name = source if source in self._rates.metadata else spec.format
+            if step == "filter.match":
+                used[f"metadata.{name}"] = ("cpu_s_per_row", *(() if spec.format == "parquet" else ("bytes_per_row",)))
+            elif spec.is_archive:
+                used[f"metadata.{name}"] = ("fetch_cpu_s_per_row", "image_bytes")
         if step in ("download.fetch", "shard.pack") and not self._recipe.world:
-            used |= {"web"}
-        return tuple(sorted(used & self._rates.assumed))
+            used["web"] = ()
+        return tuple(sorted(table for table, keys in used.items() if self._rates.is_assumed(table, keys)))

@@ -7,7 +7,7 @@ command, on what machine and when, or what an assumption rests on.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -133,7 +133,7 @@ class Rates:
         models: By the name a recipe gives; ``other`` for any that is not listed.
         metadata: By source key or format.
         worlds: Of a staged world: share of rows that a step keeps, by step, and ``image_bytes``.
-        assumed: Tables with a figure that was not measured, e.g. ``models.clip-vit-h-14``.
+        assumed: Figures that were not measured, e.g. ``models.clip-vit-h-14.gpu_s_per_image``.
     """
 
     steps: Mapping[str, StepRates]
@@ -148,6 +148,11 @@ class Rates:
         """Return a model's rates and the name they are listed under."""
         listed = name if name in self.models else "other"
         return listed, self.models[listed]
+
+    def is_assumed(self, table: str, keys: Collection[str] = ()) -> bool:
+        """Whether a table holds a figure that was not measured, among some of its keys or all."""
+        places = (place.rpartition(".") for place in self.assumed)
+        return any(name == table and (not keys or key in keys) for name, _, key in places)
 
     def of_source(self, key: str, format_: str) -> MetadataRates:
         """Return the rates of a source: its own, or its format's."""
@@ -172,7 +177,7 @@ def load_rates(path: Path = TABLE) -> Rates:
             known[by]  # a figure without a provenance is refused
             values[key] = float(value)
             if by not in measured:
-                assumed.add(name)
+                assumed.add(f"{name}.{key}")
         return values
 
     def every(kind: str, made: type[_Row]) -> Mapping[str, _Row]:

@@ -94,7 +94,7 @@ def test_gpus_take_the_models_from_the_cores(tmp_path):
     for step in ("outlier.embed", "caption.generate"):
         assert alone[step].gpu_s == 0
         assert alone[step].gpus == 0
-        assert helped[step].gpus == 1
+        assert helped[step].gpus == load_recipe("rs5m").run.gpu_share
         assert helped[step].gpu_s > 0
         assert helped[step].cpu_s < alone[step].cpu_s
         assert helped[step].wall_s < alone[step].wall_s / 10
@@ -143,6 +143,7 @@ def test_a_new_radius_fetches_nothing_and_scores_nothing_anew(settled):
 
 
 def test_a_plan_is_near_what_the_build_then_took(fresh):
+    """Bytes, files and rows within a factor of two; CPU seconds, on a machine that others use too, within eight."""
     before = priced(fresh)
     assert fresh.run().exit_code == 0
     made = fresh.manifests()
@@ -156,7 +157,7 @@ def test_a_plan_is_near_what_the_build_then_took(fresh):
     for need in before:
         assert rows[need.step] / 2 - 3 < need.rows < rows[need.step] * 2 + 3, need.step
     took = sum(event["cpu_s"] for event in fresh.events() if event["event"] == "partition_done")
-    assert took / 5 < sum(need.cpu_s for need in before) < took * 5
+    assert took / 8 < sum(need.cpu_s for need in before) < took * 8
 
 
 def test_the_plan_as_json_has_the_price(settled, tmp_path):
