@@ -67,8 +67,8 @@ class Build:
         return subprocess.run(asked, capture_output=True, text=True, check=False, timeout=_PHASE_S)
 
     def released(self) -> dict[str, str]:
-        """Return the sha256 of every released file and every ledger."""
-        files = [f for folder in ("release", "ledger") for f in sorted((self.path / folder).rglob("*")) if f.is_file()]
+        """Return the sha256 of every released file."""
+        files = [f for f in sorted((self.path / "release").rglob("*")) if f.is_file()]
         return {str(f.relative_to(self.path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
@@ -104,15 +104,20 @@ def test_two_nodes_and_the_driver_are_lost_and_the_release_is_the_same_bytes(loc
     build, elsewhere = Build(tmp_path / "work"), tmp_path / "elsewhere"
     elsewhere.mkdir()
     with RayNodes() as nodes:
-        small, large = nodes.add(num_cpus=1), nodes.add(num_cpus=2)
-        joining = ("--executor", "ray", "--ray-address", nodes.address)
+        small, large = nodes.add(num_cpus=1, scorer=1), nodes.add(num_cpus=2)
+        scoring = 'run.ray_resources={"outlier.embed" = {scorer = 1}}'
+        joining = (
+            "--executor", "ray", "--ray-address", nodes.address, "--set", scoring, "--set", "run.ray_wait_s=300",
+        )  # fmt: skip
         driver = build.start(*joining, cwd=tmp_path)
         try:
             _wait(driver, build.log, lambda: build.done("download.fetch") > 0 and large.is_busy())
             large.kill()
             nodes.add(num_cpus=3)
             _wait(driver, build.log, lambda: build.under_way("outlier.embed") > 0 and small.is_busy())
-            small.kill()
+            small.kill()  # no other node may score: the run waits until one comes
+            _wait(driver, build.log, lambda: "waiting up to 300 s" in build.log.read_text())
+            nodes.add(num_cpus=2, scorer=2)
             _wait(driver, build.log, lambda: build.done("outlier.embed") > 3)
         finally:
             _end(driver)
@@ -123,6 +128,7 @@ def test_two_nodes_and_the_driver_are_lost_and_the_release_is_the_same_bytes(loc
         finally:
             _end(second)
     assert build.released() == local.released()
+    assert json.loads(build.cli("report", "--json").stdout) == json.loads(local.cli("report", "--json").stdout)
     verified = build.cli("verify")
     assert verified.returncode == 0, verified.stdout + verified.stderr
     lost = build.events("node_lost")
@@ -131,7 +137,7 @@ def test_two_nodes_and_the_driver_are_lost_and_the_release_is_the_same_bytes(loc
     assert sum(int(str(e["tasks"])) for e in lost) > 0
     retried = [e for e in build.events("partition_retried") if e["kind"] == "node_lost"]
     assert len(retried) == sum(int(str(e["tasks"])) for e in lost)
-    assert [e["has"] for e in build.events("node_joined")][:1] == ["3 CPU"]
+    assert [e["has"] for e in build.events("node_joined")] == ["3 CPU", "2 CPU, 2 scorer"]
     assert build.events("partition_failed") == []
     said = build.log.read_text()
     assert f"node {large.address}" in said

@@ -17,7 +17,7 @@ from pipeline.line import select, step_named
 from pipeline.locks import LockHeldError
 from pipeline.metadata import metadata_slices
 from pipeline.planner import Planner
-from pipeline.runner import NoSpaceError, Runner, Selection
+from pipeline.runner import NODE_LOSSES, NoSpaceError, Runner, Selection
 from stages.step import ModelMissingError
 from tests.pipeline.read_commands import files_of_rows
 from tests.world_building import Workdir
@@ -105,6 +105,19 @@ def test_a_partition_is_tried_again_and_then_reported_while_the_others_finish(fr
     assert all(count == 1 for task, count in run.executor.submitted.items() if task != name)
     assert summary.skipped == {"filter.pool": [name]}
     assert run.executor.closed == [False]
+
+
+def test_a_lost_node_is_no_attempt_of_a_partition_but_has_a_bound_of_its_own(fresh):
+    run = Run(fresh, _fail("cc12m", "node_lost", until=NODE_LOSSES), "run.retries=0")
+    assert run.go().failed == {}
+    assert len(run.named("partition_retried")) == NODE_LOSSES
+
+
+def test_a_partition_under_which_node_after_node_is_lost_is_reported(fresh):
+    run = Run(fresh, _fail("cc12m", "node_lost"), "run.retries=0")
+    ((name, message),) = run.go().failed.items()
+    assert message == f"node_lost {NODE_LOSSES + 1}; {NODE_LOSSES + 1} nodes were lost under it, and it is given up"
+    assert run.executor.submitted[name] == NODE_LOSSES + 1
 
 
 @pytest.mark.parametrize("error", ["MetadataError", "ChangedFileError"])

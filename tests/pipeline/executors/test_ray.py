@@ -4,6 +4,7 @@ Ray is started once, from a folder in which a foreign `stages` lies in wait.
 """
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from pipeline.errors import UserError
 from pipeline.executors.attempt import attempt
 from pipeline.executors.base import TaskFailure
 from pipeline.worker import Outcome
+from tests.cluster.ray_nodes import children
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +96,16 @@ def test_a_worker_refuses_to_run_other_code_than_the_driver(executor, tasks, col
     assert "would run other code (" in failure.message
     assert "than the driver (000000000000)" in failure.message
     assert tasks.store.find("data") == []
+
+
+def test_a_worker_that_dies_by_itself_is_not_a_lost_node(executor, tasks, collect):
+    executor.submit(tasks.hanging)
+    tasks.begun()
+    (worker,) = [pid for pid in children(os.getpid()) if b"ray::_attempt" in _command(pid)]
+    os.kill(worker, signal.SIGSEGV)
+    failure = collect(executor, 1)["hanging"].outcome
+    assert failure.kind == "lost"
+    assert failure.message.startswith("filter.match/hanging: WorkerCrashedError: ")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{free}", "nonsense", "127.0.0.1:x", "ray://127.0.0.1:{free}"])
