@@ -33,8 +33,8 @@ from pipeline.line import step_named
 from pipeline.metadata import metadata_slices
 from pipeline.planner import Planner
 from pipeline.runner import Runner
-from pipeline.worker import TaskSpec
 from pipeline.workdir import open_workdir
+from pipeline.worker import TaskSpec
 
 WANTED = 1.8
 RECIPE = '[recipe]\nname = "scaling"\n[sources.laion2b]\nmetadata = ["{glob}"]\n'
@@ -149,14 +149,9 @@ def through(executor: RayTasks, count: int, in_flight: int) -> None:
 def model(ray_ms: float, runner_ms: float) -> None:
     """Print what the driver can feed."""
     busy_s = (ray_ms + runner_ms) / 1000
-    print(
-        f"model: the driver is busy {1000 * busy_s:.2f} ms a partition (Ray {ray_ms:.2f} measured here, runner's own ",
-        end="",
-    )
-    print(f"{runner_ms:.2f} handed over): it saturates at {1 / busy_s:.0f} partitions/s; 30,000 partitions:")
-    print(
-        f"  {'seconds a partition':>20}{'workers it can feed':>22}{'speed-up of 64':>17}{'of 1,000':>11}  (30,000 partitions)"
-    )
+    print(f"model: the driver is busy {1000 * busy_s:.2f} ms a partition, Ray's {ray_ms:.2f} measured here and the")
+    print(f"runner's {runner_ms:.2f} handed over: it saturates at {1 / busy_s:.0f} partitions/s. Of 30,000 partitions:")
+    print(f"  {'seconds a partition':>20}{'workers it can feed':>22}{'speed-up of 64':>17}{'of 1,000':>11}")
     for seconds in (0.5, 2.0, 10.0, 60.0, 600.0):
         gains = [30_000 * seconds / max(math.ceil(30_000 / w) * seconds, 30_000 * busy_s) for w in (64, 1000)]
         print(f"  {seconds:20g}{seconds / busy_s:22,.0f}{gains[0]:17.1f}{gains[1]:11.1f}")

@@ -35,7 +35,7 @@ class RayNode:
 
     def is_busy(self) -> bool:
         """Whether one of its workers runs a task: Ray writes that into the process's name."""
-        return any(b"ray::_" in line for line in map(_command, self.processes()))
+        return any(b"ray::_" in line for line in map(command_of, self.processes()))
 
     def kill(self) -> None:
         """Kill all of it at once, as a power cut would."""
@@ -100,7 +100,8 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def _command(pid: int) -> bytes:
+def command_of(pid: int) -> bytes:
+    """Return the command line of a process, in which Ray writes what it does; empty if there is none."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

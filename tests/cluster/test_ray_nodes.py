@@ -24,9 +24,9 @@ pytestmark = pytest.mark.cluster
 # Recipe and seconds for a phase; RS5M_CLUSTER_RECIPE=nano is a quick try.
 _RECIPE = os.environ.get("RS5M_CLUSTER_RECIPE", "mini")
 _PHASE_S = 600.0
-# Time in the middle of a step: many small partitions, one request a host at a time, small batches.
+# Time in the middle of a step: many small partitions, few requests at a time, small batches.
 _SETTINGS = (
-    "filter.buckets=12", "download.network.per_host=1", "download.network.connections=4", "outlier.batch=2",
+    "filter.buckets=12", "download.network.per_host=4", "download.network.connections=16", "outlier.batch=2",
     "run.lock_beat_s=0.2",
 )  # fmt: skip
 
