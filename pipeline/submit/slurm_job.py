@@ -50,7 +50,7 @@ def job_text(order: Order, job: Job) -> str:
         "",
         *_build(order, job.need),
         "",
-        *drained(order, job.need),
+        *drained(order, job.need, sliced=job.sliced),
         "",
         *_work(),
         "",
@@ -142,8 +142,11 @@ def _build(order: Order, need: JobNeed) -> list[str]:
     return array("build", [*run, f"--executor local --workers {need.workers}"])
 
 
-def drained(order: Order, need: JobNeed) -> list[str]:
+def drained(order: Order, need: JobNeed, *, sliced: bool = False) -> list[str]:
     """Return the lines that pass signals on to the run, and bring the job back after its time limit."""
+    job = 'job="$SLURM_JOB_ID"'
+    if sliced:  # one task of an array has the array's own number as its SLURM_JOB_ID
+        job = noted('job="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"', "SLURM_JOB_ID may be the whole array's")
     again = order.recipe.cluster.requeues
     return [
         f"# {need.drain_s} s before the time limit Slurm sends USR1 to this shell, which passes it on: the run then",
@@ -156,8 +159,9 @@ def drained(order: Order, need: JobNeed) -> list[str]:
         'trap \'[ -z "$child" ] || kill -TERM "$child"\' TERM',
         "",
         "# The job goes back into the queue under its own number, so what waits for it goes on waiting.",
+        job,
         "come_back() {",
-        f'    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {again} ] && scontrol requeue "$SLURM_JOB_ID"; then',
+        f'    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {again} ] && scontrol requeue "$job"; then',
         noted("        sleep 60", "until Slurm ends this shell"),
         "    else",
         '        echo "stopped at its time limit and not started again; restarts: ${SLURM_RESTART_COUNT:-0}" >&2',

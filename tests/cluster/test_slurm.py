@@ -55,6 +55,7 @@ def test_a_chain_of_arrays_with_a_killed_task_and_a_met_time_limit(slurm, refere
     assert mine.pop(killed)[1] != "COMPLETED"
     assert {state for _, state, _ in mine.values()} == {"COMPLETED"}
     assert len(mine) == 8 + 2 * 8 - 1
+    assert [name for name, _, restarts in mine.values() if restarts] == [f"{RECIPE}.download.fetch"]
     assert "stopped before the end" in _logs(workdir, "download.fetch")
     assert "locks/outlier.embed.0of2.json is held by" in _logs(workdir, "outlier.cut")
     assert _release(workdir) == _release(reference)

@@ -39,7 +39,8 @@ class Jobs:
 
     def start(self, file: str, **variables: str) -> subprocess.Popen[bytes]:
         path = f"{self.folder}:{os.environ['PATH']}"
-        told = {"CALLS": str(self.folder / "calls"), "SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "PATH": path}
+        told = {"CALLS": str(self.folder / "calls"), "PATH": path}
+        told |= {"SLURM_JOB_ID": "5", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "1"}
         return subprocess.Popen(["bash", str(self.folder / file)], env={**os.environ, **told, **variables})
 
     def calls(self) -> list[str]:
@@ -58,7 +59,7 @@ def test_warned_of_its_limit_it_has_the_run_finish_and_goes_back_into_the_queue(
     job.send_signal(signal.SIGUSR1)
     assert job.wait(10) == 143
     assert jobs.calls()[0].endswith("--stage download.fetch --slice 1/2")
-    assert jobs.calls()[1:] == ["told", "scontrol requeue 7"]
+    assert jobs.calls()[1:] == ["told", "scontrol requeue 5_1"]
 
 
 def test_it_does_not_come_back_for_ever(jobs):
