@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from manifests.canonical import JsonValue, canonical_digest
+from manifests.canonical import JsonValue, canonical_digest, canonical_json, json_hasher
 
 
 class Parts(BaseModel):
@@ -44,6 +44,34 @@ class Parts(BaseModel):
         """
         exclude = {"inputs", "recipe", "code"} if recording else {"inputs"}
         return canonical_digest(self.model_dump(mode="json", exclude=exclude))
+
+
+class Frame:
+    """The parts of a fingerprint but the inputs, which most partitions of a step share: their bytes are made once.
+
+    Args:
+        parts: The parts; their inputs do not matter.
+    """
+
+    __slots__ = ("_after", "_before", "_parts")
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts.model_copy(update={"inputs": []})
+        document = self._parts.model_dump(mode="json")
+        before = canonical_json({key: value for key, value in document.items() if key < "inputs"})[:-1]
+        self._before = json_hasher(before + b',"inputs":')
+        self._after = b"," + canonical_json({key: value for key, value in document.items() if key > "inputs"})[1:]
+
+    def fingerprint(self, inputs: Sequence[tuple[str, str, str]]) -> str:
+        """Return what `Parts.fingerprint` gives of these parts with sorted ``inputs``."""
+        hasher = self._before.copy()
+        hasher.update(canonical_json(inputs))
+        hasher.update(self._after)
+        return hasher.hexdigest()
+
+    def parts(self, inputs: Sequence[tuple[str, str, str]]) -> Parts:
+        """Return the parts with sorted ``inputs``."""
+        return self._parts.model_copy(update={"inputs": list(inputs)})
 
 
 @dataclass(frozen=True, slots=True)

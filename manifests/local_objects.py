@@ -155,7 +155,7 @@ class LocalObjects:
 
 
 def _stamp(found: os.stat_result) -> str:
-    return f"{found.st_mtime_ns:x}-{found.st_ino:x}"
+    return f"t{found.st_mtime_ns:x}-{found.st_ino:x}"  # "t": it begins with a time
 
 
 def _not_stale(call: Callable[[], _T]) -> _T:

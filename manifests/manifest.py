@@ -89,7 +89,17 @@ class CommitName:
     @property
     def path(self) -> str:
         """Path below the workdir."""
-        return f"commits/{self.step}/{self.partition}@{self.fp16}.{self.number:04d}.json"
+        return f"commits/{self.step}/{self.file}"
+
+    @property
+    def file(self) -> str:
+        """Name of the file in the step's folder."""
+        return f"{self.partition}@{self.fp16}.{self.number:04d}.json"
+
+    @staticmethod
+    def is_one(file: str) -> bool:
+        """Whether a file is named as a commit is."""
+        return _NAME.fullmatch(file) is not None
 
     @classmethod
     def parse(cls, step: str, name: str) -> CommitName | None:

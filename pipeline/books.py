@@ -37,13 +37,13 @@ class Law:
 
 def committed(plan: StepPlan) -> list[Manifest]:
     """Return the manifests of a step that count: settled partitions, and open ones as far as they are."""
-    return [p.manifest for p in plan.partitions if p.manifest and p.state != "todo"]
+    return list(plan.committed())
 
 
 def read_books(planner: Planner) -> dict[str, dict[str, RowCounts]]:
     """Return the books of every step of the line that has run under the current recipe."""
-    found = {step.name: committed(planner.plan(step)) for step in LINE}
-    return {step: add_up(manifest.rows for manifest in manifests) for step, manifests in found.items() if manifests}
+    plans = [planner.plan(step) for step in LINE]
+    return {plan.step.name: add_up(m.rows for m in plan.committed()) for plan in plans if plan.has_commits}
 
 
 def leak_counts(planner: Planner) -> dict[str, dict[str, int]]:

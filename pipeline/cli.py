@@ -107,8 +107,15 @@ def status(
         float, typer.Option(min=0, metavar="S", help="With --watch: seconds between looks. 0: 2; object store: 15.")
     ] = 0.0,
     run_: Annotated[str, typer.Option("--run", metavar="NAME", help="With --watch: this run, a folder in runs/.")] = "",
+    files: Annotated[
+        bool,
+        typer.Option("--files", help="Look whether the files that commits point at are there, too, as a run does."),
+    ] = False,
 ) -> None:
-    """Say what is done, what a run would do, and why: which part of which fingerprint changed."""
+    """Say what is done, what a run would do, and why: which part of which fingerprint changed.
+
+    Commits are believed: whether their files are there and whole is for `status --files`, `run` and `verify` to see.
+    """
     from pipeline.commands_read import show_status
     from pipeline.errors import UserError
     from pipeline.watching.follow import watch_run
@@ -120,7 +127,7 @@ def status(
         if watch:
             code = watch_run(store, run_, every, as_json=as_json)
         else:
-            code = show_status(settings, store, as_json=as_json)
+            code = show_status(settings, store, as_json=as_json, files=files)
     raise typer.Exit(code)
 
 

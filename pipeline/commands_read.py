@@ -60,9 +60,9 @@ def show_plan(
     return 0
 
 
-def show_status(recipe: Recipe, store: Store, *, as_json: bool) -> int:
-    """Say what is done, what a run would do, and why."""
-    steps = read_status(_planner(recipe, store, needed=()), LINE)
+def show_status(recipe: Recipe, store: Store, *, as_json: bool, files: bool = False) -> int:
+    """Say what is done, what a run would do, and why; with ``files`` also whether commits' files are there."""
+    steps = read_status(_planner(recipe, store, needed=(), counting=not files), LINE)
     if as_json:
         _print_json(status_document(steps))
     else:
@@ -168,16 +168,19 @@ def _planner(
     remember: bool = True,
     reading: bool = False,
     needed: Collection[str] | None = None,
+    counting: bool = False,
 ) -> Planner | None:
     """Return a planner, None before the world is built.
 
-    ``remember`` lets it keep file digests in the cache; ``reading`` takes commits as made, whatever made them;
-    ``needed`` are the sources that must have files (`metadata_slices`).
+    ``remember`` lets it keep what files and commits say in the cache; ``reading`` takes commits as made, whatever made
+    them; ``needed`` are the sources that must have files (`metadata_slices`); ``counting`` believes commits without a
+    look at their files.
     """
     if recipe.world and store.size("world/world.json") is None:
         return None
     slices = metadata_slices(recipe, store, remember=remember, needed=needed)
-    return Planner(recipe, store, CommitStore(store), slices, reading=reading)
+    commits = CommitStore(store, remembers=remember)
+    return Planner(recipe, store, commits, slices, reading=reading, counting=counting)
 
 
 def _existing(recipe: Recipe, store: Store) -> Planner:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import cast
 
 from manifests.canonical import JsonValue
 from manifests.commits import CommitStore, StepCommits
-from manifests.fingerprint import Change, Parts, changes
-from manifests.manifest import Manifest, Receipt
+from manifests.fingerprint import Frame, Parts
+from manifests.manifest import CommitName, Manifest, Receipt
 from manifests.recipe import Recipe, Settings
+from manifests.records import COUNTING, Records, settings_digest
 from manifests.source_specs import enabled_specs, spec_params
 from manifests.store import Store
 from pipeline.line import LINE, step_named
 from pipeline.metadata import Slice
-from pipeline.plans import PartitionPlan, State, StepPlan
+from pipeline.plans import PartitionPlan, StepPlan
+from pipeline.step_details import Given, StepDetails
 from pipeline.surroundings import Surroundings, with_batch
-from pipeline.upstream import damages, layout_of, located, may_hold, outputs_of
-from pipeline.worker import InputFile, Layout, PriorFiles
+from pipeline.upstream import Outputs, layout_of
+from pipeline.worker import Layout
 from stages.dedup.evaluation_sets import benchmark_inputs, planned_benchmarks
 from stages.encoder import resolve_device
 from stages.exclusions import list_inputs, planned_lists
 from stages.places import archive_source, lane
-from stages.step import Step
+from stages.step import Input, Step
+
+_KEY_END = -len(".0000.json")
 
 
 class Planner:
@@ -37,6 +40,8 @@ class Planner:
         retry_failed: Whether partitions with failed rows are open again.
         reading: Whether nothing will be run: then a commit counts whatever models and numeric profile it was made
             with, because the machine that reads a build need not be one that could have made it.
+        counting: Whether it is enough to say what is done: then commits are believed without a look at the files that
+            they point at, and no partition's inputs can be told.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class Planner:
         *,
         retry_failed: bool = False,
         reading: bool = False,
+        counting: bool = False,
     ) -> None:
         flat = recipe.flat()
         self._lists = planned_lists(store, flat) | planned_benchmarks(store, flat, reading=reading)
@@ -58,10 +64,11 @@ class Planner:
         self._slices = slices
         self._retry_failed = retry_failed
         self._reading = reading
+        self._counting = counting
         self._plans: dict[str, StepPlan] = {}
         self._retried: set[str] = set()
-        self._receipts: dict[str, dict[str, Receipt]] = {}
-        self._settled_before: dict[str, int] = {}
+        self._outputs: dict[Input, Outputs] = {}
+        self._facts: tuple[CommitName | None, dict[str, JsonValue]] = (None, {})
         self._smaller: dict[str, int] = {}
         self._archives: dict[str, dict[str, JsonValue]] = {
             key: {**spec_params(spec), "archives": list[JsonValue](recipe.sources[key].metadata)}
@@ -73,7 +80,7 @@ class Planner:
         """Return the plan of a step, planning what is before it as needed; ``fresh`` reads the commits again."""
         if fresh:
             for later in LINE[LINE.index(step) :]:
-                self._plans.pop(later.name, None)
+                self._forget(later)
         if step.name not in self._plans:
             self._plans[step.name] = self._planned(step)
         return self._plans[step.name]
@@ -90,80 +97,155 @@ class Planner:
         """Return the settings a step declared."""
         return {key: self._flat[key] for key in (*step.reads, *step.asks)}
 
+    def committed(self, plan: PartitionPlan, manifest: Manifest, name: CommitName) -> None:
+        """Take in a commit that was just made for a partition: nothing is listed anew for it."""
+        records = self._plans[plan.step].details.records
+        plan.committed(self._commits.added(records, name, manifest), "open" if self._is_open(manifest) else "done")
+        self._forget_outputs(plan.step)
+
+    def next_round(self, step: Step) -> None:
+        """Let the commits of the round before count as earlier ones of a step."""
+        details = self._plans[step.name].details
+        details.renew()
+
+    def settle(self, step: Step) -> None:
+        """Keep what this run learnt of a step's commits, and let go of what can be found out again."""
+        details = self._plans[step.name].details
+        self._commits.remember(details.records)
+        details.forget()
+
+    def _forget(self, step: Step) -> None:
+        self._plans.pop(step.name, None)
+        self._forget_outputs(step.name)
+
+    def _forget_outputs(self, step: str) -> None:
+        for wanted in [wanted for wanted in self._outputs if wanted.step == step]:
+            del self._outputs[wanted]
+
     def _planned(self, step: Step) -> StepPlan:
-        plan = StepPlan(step)
-        commits = self._commits.step(step.name)
-        manifests = self._commits.read_all(list(commits.all()))
-        self._receipts[step.name] = {o.path: o for manifest in manifests for o in manifest.outputs}
-        self._settled_before[step.name] = self._settled_rows(step, manifests)
-        sizes = self._sizes(step)
-        settings = Settings(self.settings(step))
-        found = list(self._partitions(step, plan))
-        same = Surroundings(step, settings, lenient=self._reading) if found else None
-        for partition, params, inputs, digests in found:
-            parts = Parts(
-                inputs=sorted([*digests, *self._asked(step)]),
-                recipe={key: self._flat[key] for key in step.reads},
-                code=step.VERSION,
-                models=same.models if same else {},
-                pins=same.pins(params) if same else {},
-                profile=same.profile if same else {},
-            )
-            by_fingerprint = commits.names.get(partition, {})
-            if same and self._reading and (made := same.made_elsewhere(parts, by_fingerprint, self._commits)):
-                parts = made
-            elif step.batched:
-                batch = self._batch(step, partition, parts, commits)
-                params, parts = {**params, "batch": batch}, with_batch(parts, batch)
-            plan.partitions.append(self._placed(step, partition, parts, inputs, params, commits, sizes, plan.corrupt))
+        listed = self._commits.step(step.name)
+        records = self._commits.records(listed, COUNTING if self._counting else ())
+        given, names, partitions, waiting = self._given(step)
+        retried = self._retried if self._retry_failed else None
+        details = StepDetails(
+            step, self._commits, listed, records, given, self._facts_of_pool,
+            lambda name: retried is not None and name not in retried,
+        )  # fmt: skip
+        plan = StepPlan(step, details, names=names, waiting=waiting)
+        if partitions:
+            standing = _Standing(records)
+            frames = self._frames(step, partitions, given, listed, standing)
+            plan.partitions = [self._placed(step, *found, details, standing) for found in frames]
+            if not self._counting:
+                self._look_at_files(plan)
         return plan
+
+    def _frames(
+        self, step: Step, partitions: Sequence[str], given: Given, listed: StepCommits, standing: _Standing
+    ) -> Iterator[tuple[str, Frame | Parts, int, str]]:
+        """Yield every partition with its parts but the inputs, its batch and its fingerprint."""
+        same = Surroundings(step, Settings(self.settings(step)), lenient=self._reading)
+        frames: dict[tuple[tuple[str, str], ...], dict[int, Frame]] = {}
+        recipe = {key: self._flat[key] for key in step.reads}
+        whole = cast("int", self._flat[step.batched]) if step.batched else 0
+        for partition, digests in zip(partitions, given.all_digests(partitions), strict=True):
+            pins = same.pins(given.params(partition))
+            by_batch = frames.setdefault(tuple(sorted(pins.items())), {})
+            if not by_batch:
+                base = Parts(
+                    inputs=[], recipe=recipe, code=step.VERSION, models=same.models, pins=pins, profile=same.profile
+                )
+                by_batch[0] = Frame(base)
+                for batch in _halves(whole):
+                    by_batch[batch] = Frame(with_batch(base, batch))
+            frame, fingerprint = by_batch[0], by_batch[0].fingerprint(digests)
+            if self._reading and not standing.has(partition, fingerprint):
+                made = same.made_elsewhere(frame.parts(digests), listed.names.get(partition, {}), self._commits)
+                if made:
+                    yield partition, made, 0, made.fingerprint
+                    continue
+            batch = 0
+            for batch in _halves(whole):
+                frame, fingerprint = by_batch[batch], by_batch[batch].fingerprint(digests)
+                if self._smaller.get(f"{step.name}/{partition}") == batch or standing.has(partition, fingerprint):
+                    break
+            else:
+                if whole:  # none was made: the setting's
+                    batch, frame = whole, by_batch[whole]
+                    fingerprint = frame.fingerprint(digests)
+            yield partition, frame, batch, fingerprint
+
+    def _placed(
+        self,
+        step: Step,
+        partition: str,
+        frame: Frame | Parts,
+        batch: int,
+        fingerprint: str,
+        details: StepDetails,
+        standing: _Standing,
+    ) -> PartitionPlan:
+        plan = PartitionPlan(step.name, partition, frame, details, batch)
+        row = standing.row(partition, fingerprint)
+        if row is not None:
+            plan.row, plan.number = row, standing.number(row) + 1
+            plan.state = (
+                "open" if standing.open[row] or self._is_retried(step, partition, standing.failed[row]) else "done"
+            )
+        return plan
+
+    def _look_at_files(self, plan: StepPlan) -> None:
+        """Find the files of commits that are gone or have another size than recorded; those partitions are to do."""
+        records, sizes = plan.details.records, self._sizes(plan.step)
+        starts = records.starts()
+        paths, recorded = (records.outputs(name).to_pylist() for name in ("path", "file_bytes"))
+        ledgers = list(zip(records.values("ledger_path"), records.values("ledger_bytes"), strict=True))
+        for partition in plan.partitions:
+            if (row := partition.row) < 0:
+                continue
+            mine = slice(starts[row], starts[row + 1])
+            found: dict[str, str] = {}
+            for path, size in [*zip(paths[mine], recorded[mine], strict=True), ledgers[row]]:
+                if sizes.get(path) != size and (what := self._damage(path, size)):
+                    found[path] = what
+            if found:
+                partition.state = "todo"
+                plan.corrupt |= found
+
+    def _damage(self, path: str, recorded: int) -> str:
+        """Say what is wrong with a file; it is asked for by itself, because a listing may lag behind."""
+        size = self._store.size(path)
+        if size is None:
+            return "is gone"
+        return "" if size == recorded else f"has {size} bytes, recorded are {recorded}"
 
     def _asked(self, step: Step) -> list[tuple[str, str, str]]:
         return [*list_inputs(step.asks, self._flat), *benchmark_inputs(step.asks, self._flat)]
 
-    def _batch(self, step: Step, partition: str, parts: Parts, commits: StepCommits) -> int:
-        """Return a partition's batch: the setting's; or half, a quarter, .. where memory ran out at the ones before."""
-        batch = whole = cast("int", self._flat[step.batched])
-        while batch >= 1:
-            if self._smaller.get(f"{step.name}/{partition}") == batch:
-                return batch
-            if commits.passes(partition, with_batch(parts, batch).fingerprint):
-                return batch
-            batch //= 2
-        return whole
-
     def halve(self, plan: PartitionPlan) -> PartitionPlan | None:
-        """Return a partition's plan at half its batch, another numeric profile; None where it cannot be halved."""
-        batch = plan.params.get("batch")
-        if not isinstance(batch, int) or batch < 2:
+        """Plan a partition at half its batch, another numeric profile; None where it cannot be halved."""
+        if plan.batch < 2:
             return None
-        self._smaller[plan.name] = batch // 2
-        parts = with_batch(plan.parts, batch // 2)
+        self._smaller[plan.name] = plan.batch // 2
         # Rows done under the other profile are no prior of this one.
-        return replace(
-            plan, parts=parts, fingerprint=parts.fingerprint, params={**plan.params, "batch": batch // 2}, prior=[]
-        )
+        plan.halved(Frame(with_batch(plan.parts, plan.batch // 2)))
+        return plan
 
-    def _partitions(
-        self, step: Step, plan: StepPlan
-    ) -> Iterator[tuple[str, dict[str, JsonValue], list[InputFile], list[tuple[str, str, str]]]]:
-        """Yield (partition, params, inputs, input digests); upstream partitions that are missing go to ``plan``."""
+    def _given(self, step: Step) -> tuple[Given, list[str], list[str], list[str]]:
+        """Return what partitions are given, all their names, those that can be planned, and what is waited for."""
+        asked = self._asked(step)
         if not step.inputs:
-            plan.names = [item.partition for item in self._slices]
-            for item in self._slices:
-                yield item.partition, item.params, [], item.inputs
-            return
+            names = [item.partition for item in self._slices]
+            inputs = {item.partition: item.inputs for item in self._slices}
+            params = {item.partition: item.params for item in self._slices}
+            return Given([], asked, inputs, params, reduces=False), names, names, []
         upstream = {i.step: self.plan(step_named(i.step)) for i in step.inputs}
         waiting = list(dict.fromkeys(name for before in upstream.values() for name in self._unsettled(before)))
+        outputs = {wanted: self._outputs_of(wanted) for wanted in step.inputs}
         if step.kind == "reduce":
-            plan.names = ["all"]
-            plan.waiting = waiting
-            if not waiting:
-                found = [located(i, partition, r) for i in step.inputs for partition, r in outputs_of(upstream, i)]
-                yield "all", {}, [f for f, _ in found], [d for _, d in found]
-            return
-        plan.waiting = waiting
-        given = sorted({p for wanted in step.rows_in for p, _ in outputs_of(upstream, wanted) if lane(p) in step.lanes})
+            given = Given(list(outputs.values()), asked, {}, {}, reduces=True)
+            return given, ["all"], [] if waiting else ["all"], waiting
+        mine = {p for wanted in step.rows_in for p in outputs[wanted].partitions if lane(p) in step.lanes}
         coming = {
             p
             for wanted in step.rows_in
@@ -171,108 +253,67 @@ class Planner:
             for p in upstream[wanted.step].names
             if wanted.lane in ("", lane(p)) and lane(p) in step.lanes
         }
-        plan.names = sorted({*given, *coming})
-        for partition in given:
-            found = []
-            for wanted in step.inputs:
-                mine = [(p, r) for p, r in outputs_of(upstream, wanted) if wanted.scope == "all" or p == partition]
-                found += [located(wanted, p, r) for p, r in mine]
-            yield partition, self._params(step, partition), [f for f, _ in found], [d for _, d in found]
+        params = self._params(step, mine)
+        given = Given(list(outputs.values()), asked, {}, params, reduces=False)
+        return given, sorted(mine | coming), sorted(mine), waiting
 
-    def _params(self, step: Step, partition: str) -> dict[str, JsonValue]:
-        """Return what a partition's task is told: for a part of an archive that is read, where its archives lie."""
-        source = archive_source(partition)
-        if not step.recording or source is None:
+    def _outputs_of(self, wanted: Input) -> Outputs:
+        if wanted not in self._outputs:
+            self._outputs[wanted] = Outputs(self.plan(step_named(wanted.step)), wanted)
+        return self._outputs[wanted]
+
+    def _params(self, step: Step, partitions: Iterable[str]) -> dict[str, dict[str, JsonValue]]:
+        """Return what tasks are told: of parts of an archive that is read, where its archives lie."""
+        if not step.recording:
             return {}
-        digests = sorted(item.digest for item in self._slices if item.source == source)
-        told = self._archives.get(source, {"source": source, "archives": []})
-        return {**told, "archive_digests": list[JsonValue](digests)}
+        told: dict[str, dict[str, JsonValue]] = {}
+        found: dict[str, dict[str, JsonValue]] = {}
+        for partition in partitions:
+            source = archive_source(partition)
+            if source is None:
+                continue
+            if source not in told:
+                digests = sorted(item.digest for item in self._slices if item.source == source)
+                where = self._archives.get(source, {"source": source, "archives": []})
+                told[source] = {**where, "archive_digests": list[JsonValue](digests)}
+            found[partition] = told[source]
+        return found
 
     def _unsettled(self, before: StepPlan) -> list[str]:
         own = [p.name for p in before.partitions if p.state != "done" and p.name not in self._skip]
         return before.waiting + own
 
-    def _placed(
-        self,
-        step: Step,
-        partition: str,
-        parts: Parts,
-        inputs: list[InputFile],
-        params: dict[str, JsonValue],
-        commits: StepCommits,
-        sizes: dict[str, int],
-        corrupt: dict[str, str],
-    ) -> PartitionPlan:
-        fingerprint = parts.fingerprint
-        passes = commits.passes(partition, fingerprint)
-        manifest = self._commits.read(passes[-1]) if passes else None
-        state: State = "todo"
-        if manifest:
-            damaged = damages(manifest, sizes)
-            corrupt |= damaged
-            state = "todo" if damaged else ("open" if self._is_open(manifest) else "done")
-        prior = self._prior(step, partition, parts, commits, manifest) if state != "done" and step.carries else []
-        return PartitionPlan(
-            step=step.name,
-            partition=partition,
-            parts=parts,
-            fingerprint=fingerprint,
-            inputs=inputs,
-            params=params,
-            state=state,
-            manifest=manifest,
-            number=passes[-1].number + 1 if passes else 0,
-            prior=prior,
-            why=self._why(partition, parts, commits) if state == "todo" and not manifest else [],
-        )
-
     def _is_open(self, manifest: Manifest) -> bool:
-        if manifest.open:
-            return True
-        name = f"{manifest.step}/{manifest.partition}"
-        retried = not self._retry_failed or name in self._retried or not step_named(manifest.step).recording
-        return not retried and any(counts.failed for counts in manifest.rows.values())
+        failed = any(counts.failed for counts in manifest.rows.values())
+        return manifest.open or self._is_retried(step_named(manifest.step), manifest.partition, failed)
+
+    def _is_retried(self, step: Step, partition: str, failed: bool) -> bool:
+        """Whether failed rows of a partition are to be tried again, and were not yet in this run."""
+        return failed and self._retry_failed and step.recording and f"{step.name}/{partition}" not in self._retried
 
     def _sizes(self, step: Step) -> dict[str, int]:
         folders = [f"data/{step.name}", f"ledger/{step.name}", *(["release"] if step.releases else [])]
         return {entry.path: entry.bytes for folder in folders for entry in self._store.find(folder)}
 
-    def _prior(
-        self, step: Step, partition: str, parts: Parts, commits: StepCommits, current: Manifest | None
-    ) -> list[PriorFiles]:
-        """Return earlier commits with an equal row fingerprint: of this partition, and of others cut another way."""
-        wanted, layout = parts.row_fingerprint(recording=step.recording), self.layout().key
-        archive = archive_source(partition)
-        newest = [passes[-1] for by_fp in commits.names.values() for passes in by_fp.values()]
-        manifests = [self._commits.read(name) for name in newest]
-        equal = [
-            m
-            for m in manifests
-            if m.row_fingerprint == wanted and (m.partition == partition or may_hold(m, archive, layout))
-        ]
-        equal.sort(key=lambda m: (m is not current, m.partition != partition, m.partition, m.fingerprint))
-        tables = set(step.outputs)
-        return [
-            PriorFiles(
-                partition=m.partition,
-                layout=layout_of(m),
-                settings=m.parts.recipe,
-                tables={o.name: o.path for o in m.outputs if o.name in tables and o.path.endswith(".parquet")},
-                ledger=m.ledger.path,
-                retry_failed=self._retry_failed and f"{step.name}/{m.partition}" not in self._retried,
-            )
-            for m in equal
-        ]
-
     def layout(self) -> Layout:
         """Return how the rows are cut into partitions now."""
-        pooled = self._plans.get("filter.pool")
-        manifest = next(iter(pooled.settled().values()), None) if pooled else None
-        return layout_of(manifest) if manifest else Layout(0, frozenset())
+        return layout_of(self._facts_of_pool())
 
-    def receipts(self, step: str) -> dict[str, Receipt]:
-        """Return the receipt of every file that commits of a step pointed at when it was planned, by path."""
-        return self._receipts.get(step, {})
+    def _facts_of_pool(self) -> dict[str, JsonValue]:
+        """Return the facts of the pooling that counts, read once."""
+        pooled = self._plans.get("filter.pool")
+        done = pooled.done if pooled else []
+        if not pooled or not done:
+            return {}
+        name = pooled.details.name(done[0].row)
+        if self._facts[0] != name:
+            manifest = done[0].manifest
+            self._facts = (name, dict(manifest.facts) if manifest else {})
+        return self._facts[1]
+
+    def receipts(self, step: str, paths: Collection[str]) -> list[Receipt]:
+        """Return the receipts of files that commits of a step pointed at when it was planned."""
+        return self._plans[step].details.receipts(paths)
 
     def known(self, step: Step) -> StepPlan | None:
         """Return the plan of a step if it was made already: nothing is read."""
@@ -280,20 +321,57 @@ class Planner:
 
     def settled_before(self, step: str) -> int:
         """Return the rows that a step's commits settled under equal settings, whatever rows they were given."""
-        return self._settled_before.get(step, 0)
-
-    def _settled_rows(self, step: Step, manifests: list[Manifest]) -> int:
-        reads, most = {key: self._flat[key] for key in step.reads}, dict[str, int]()
-        for manifest in manifests:
-            equal = manifest.parts.recipe == reads and manifest.parts.code == step.VERSION
-            if step.recording or equal:
-                rows = sum(counts.seen - sum(counts.deferred.values()) for counts in manifest.rows.values())
-                most[manifest.partition] = max(rows, most.get(manifest.partition, 0))
+        if step not in self._plans:
+            return 0
+        records, most = self._plans[step].details.records, dict[str, int]()
+        here = step_named(step)
+        wanted = settings_digest({key: self._flat[key] for key in here.reads}, here.VERSION)
+        columns = (records.values(name) for name in ("name", "settings", "seen", "deferred"))
+        for name, settings, seen, deferred in zip(*columns, strict=True):
+            if here.recording or settings == wanted:
+                partition = name.rpartition("@")[0]
+                most[partition] = max(seen - deferred, most.get(partition, 0))
         return sum(most.values())
 
-    def _why(self, partition: str, parts: Parts, commits: StepCommits) -> list[Change]:
-        others = [self._commits.read(passes[-1]) for passes in commits.names.get(partition, {}).values()]
-        return min((list(changes(other.parts, parts)) for other in others), key=len, default=[])
+    def left_behind_bytes(self, step: str, output: str) -> int:
+        """Return the size of a step's files of one output that its commits name and no settled partition does."""
+        plan = self._plans[step]
+        records, starts = plan.details.records, plan.details.records.starts()
+        columns = [records.outputs(name).to_pylist() for name in ("output", "path", "file_bytes")]
+        found = [(path, size) for name, path, size in zip(*columns, strict=True) if name == output]
+        done = {path for p in plan.done for path in columns[1][starts[p.row] : starts[p.row + 1]]}
+        return sum(size for path, size in dict(found).items() if path not in done)
+
+
+class _Standing:
+    """The commits of a step that stand: of every partition and fingerprint the highest pass."""
+
+    def __init__(self, records: Records) -> None:
+        self._names = names = records.values("name")
+        self.open: list[bool] = records.values("open")
+        self.failed: list[bool] = records.values("failed")
+        self._rows: dict[str, int] = {}
+        for row, name in enumerate(names):
+            key = name[:_KEY_END]
+            if key not in self._rows or names[self._rows[key]] < name:
+                self._rows[key] = row
+
+    def has(self, partition: str, fingerprint: str) -> bool:
+        """Whether there is a commit."""
+        return self.row(partition, fingerprint) is not None
+
+    def row(self, partition: str, fingerprint: str) -> int | None:
+        """Return the row of the highest pass in the records."""
+        return self._rows.get(f"{partition}@{fingerprint[:16]}")
+
+    def number(self, row: int) -> int:
+        """Return which pass a commit is."""
+        return int(self._names[row][_KEY_END + 1 : -5])
+
+
+def _halves(whole: int) -> list[int]:
+    """Return a batch, half of it, a quarter, .. down to 1; none of 0."""
+    return [whole >> shift for shift in range(whole.bit_length())]
 
 
 def _on_this_machine(recipe: Recipe) -> dict[str, JsonValue]:

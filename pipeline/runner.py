@@ -133,6 +133,7 @@ class Runner:
         self._watch = watch
         self._suspicions: set[str] = set()
         self._losses = Counter[str]()
+        self._undone = False
         self.summary = Summary()
 
     def run(self, steps: Sequence[Step]) -> Summary:
@@ -160,8 +161,8 @@ class Runner:
         if self._selection.count and step.kind == "reduce":
             self._skip(step, ["--slice runs map steps only"])
             return
+        plan = self._plan(step)
         for number in range(self._run.rounds):
-            plan = self._plan(step)
             ours = self._selection.of(plan)
             todo = [p for p in ours if p.name not in self.summary.failed]
             if step.kind == "reduce" and plan.waiting:
@@ -170,7 +171,7 @@ class Runner:
             if not todo:
                 break
             self._started()
-            done = len(plan.settled())
+            done = len(plan.done)
             on: dict[str, JsonValue] = {
                 "round": number,
                 "device": str(self._planner.settings(step).get("run.device", "cpu")),
@@ -178,9 +179,12 @@ class Runner:
             }
             self._events("step_started", step=step.name, partitions=done + len(ours), done=done, **on)
             self._run_round(step, todo, final=number == self._run.rounds - 1)
+            if self._undone or self._selection.count:  # what was repaired, or what other slices did meanwhile
+                plan = self._plan(step)
             if self._draining() or self.summary.broken:
                 break
-        plan = self._plan(step)
+            self._planner.next_round(step)
+        self._planner.settle(step)
         mine, known = self._selection.names(plan), {p.partition for p in plan.partitions}
         self.summary.left_open += [p.name for p in plan.partitions if p.state == "open" and p.partition in mine]
         if plan.waiting and (not plan.names or not mine <= known):
@@ -201,16 +205,19 @@ class Runner:
         self._events("step_skipped", step=step.name, waiting=list[JsonValue](waiting[:20]))
 
     def _plan(self, step: Step) -> StepPlan:
-        """Plan a step; damaged files are set aside first, and what made them is planned again."""
+        """Plan a step from a new listing; damaged files are set aside first, and what made them is planned again."""
+        self._undone = False
         plan = self._planner.plan(step, fresh=True)
         if plan.corrupt:
             for path, what in plan.corrupt.items():
                 self._repair(path, what)
             plan = self._planner.plan(step, fresh=True)
+            self._undone = False
         return plan
 
     def _repair(self, path: str, what: str) -> None:
         removed = set_aside(self._store, self._commits, path)
+        self._undone = True
         self._events("file_corrupt", path=path, what=what, removed=list[JsonValue](removed))
 
     def _run_round(self, step: Step, todo: list[PartitionPlan], *, final: bool) -> None:
@@ -309,11 +316,13 @@ class Runner:
             tars = [f.file.path for f in plan.inputs if f.table == "tar"]
             sweep(self._store, self._commits, manifest, tars)
         try:
-            self._commits.commit(manifest, plan.number)
+            name = self._commits.commit(manifest, plan.number)
         except AlreadyThereError:  # made by an earlier run, which a list that lags did not show
+            self._planner.committed(plan, *self._commits.adopt(manifest, plan.number))
             self._events("note", text=f"{plan.name} was committed before, and that stands")
             return
         self._planner.mark_retried(plan)
+        self._planner.committed(plan, manifest, name)
         self.summary.worked += 1
         rows: dict[str, JsonValue] = {s: dict(c.model_dump(by_alias=True)) for s, c in manifest.rows.items()}
         told: dict[str, JsonValue] = {"telemetry": outcome.telemetry} if outcome.telemetry else {}
@@ -373,8 +382,7 @@ class Runner:
         """Return the receipts of earlier files that rows taken over still point into."""
         if not paths:
             return []
-        known = self._planner.receipts(step.name)
-        return [known[path] for path in sorted(paths)]
+        return self._planner.receipts(step.name, sorted(paths))
 
 
 def _room(executor: Executor, *, on_gpu: bool) -> int:
@@ -391,10 +399,6 @@ def _told_of(plan: PartitionPlan, failure: TaskFailure) -> dict[str, JsonValue]:
 
 
 def _totals(plan: StepPlan) -> dict[str, JsonValue]:
-    totals = {"in": 0, "kept": 0, "left": 0}
-    for manifest in plan.settled().values():
-        for counts in manifest.rows.values():
-            totals["in"] += counts.seen
-            totals["kept"] += counts.kept
-            totals["left"] += counts.left
-    return dict(totals)
+    rows, records = [p.row for p in plan.done], plan.details.records
+    columns = {"in": records.values("seen"), "kept": records.values("kept"), "left": records.values("left")}
+    return {name: sum(values[row] for row in rows) for name, values in columns.items()}

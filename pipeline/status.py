@@ -64,7 +64,11 @@ def read_status(planner: Planner | None, steps: Sequence[Step]) -> list[StepStat
     """Return the status of steps; without a planner (the world is not built) everything waits for ``world``."""
     if planner is None:
         return [StepStatus(step.name, waits_for=["world"]) for step in steps]
-    return [_of(planner.plan(step)) for step in steps]
+    found = []
+    for step in steps:
+        found.append(_of(planner.plan(step)))
+        planner.settle(step)
+    return found
 
 
 def status_document(steps: Sequence[StepStatus]) -> dict[str, JsonValue]:

@@ -70,9 +70,7 @@ def _released(planner: Planner | None, plans: Mapping[str, StepPlan]) -> int:
     """Return the bytes of released tars that are to be made anew: they are replaced in place."""
     if planner is None or "shard.pack" not in plans:
         return 0
-    tars = {o.path: o.bytes for o in planner.receipts("shard.pack").values() if o.name == "tar"}
-    done = {o.path for m in plans["shard.pack"].settled().values() for o in m.outputs}
-    return sum(size for path, size in tars.items() if path not in done)
+    return planner.left_behind_bytes("shard.pack", "tar")
 
 
 class _Price:

@@ -173,7 +173,7 @@ class RowFlow:
             load.partitions = len(todo)
             load.largest = max((self._task_rows(step, p) for p in todo), default=0.0)
             return
-        done = len(plan.settled()) if plan else 0
+        done = len(plan.done) if plan else 0
         load.partitions = max(names - done, int(rows > 0)) if rows else 0
         load.largest = self._largest(step, load, names)
 

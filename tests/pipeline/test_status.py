@@ -50,7 +50,9 @@ def test_what_never_ran_and_what_is_behind_it(fresh):
 def test_a_damaged_file_is_named(settled):
     ledger = next((settled.path / "ledger/dedup.inspect").iterdir())
     ledger.unlink()
-    (why,) = by_step(ask(settled, "status", "--json"))["dedup.inspect"]["why"]
+    believed = by_step(ask(settled, "status", "--json"))["dedup.inspect"]
+    assert (believed["todo"], believed["why"]) == (0, [])
+    (why,) = by_step(ask(settled, "status", "--json", "--files"))["dedup.inspect"]["why"]
     assert why == {"part": "corrupt", "key": str(ledger.relative_to(settled.path)), "was": None, "now": "is gone",
                    "partitions": 1}  # fmt: skip
 
