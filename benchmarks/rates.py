@@ -99,7 +99,7 @@ def owned_elsewhere() -> set[str]:
 def inner(what: str, *rest: str) -> None:
     """Do one measurement in this process and print it as JSON."""
     done = {"step": one_step, "build": one_build, "bytes": bytes_rate}[what](*rest)
-    done["peak_bytes"] = 1024 * max(resource.getrusage(who).ru_maxrss for who in (0, resource.RUSAGE_CHILDREN))
+    done["peak_bytes"] = peak_bytes()
     print(json.dumps(done))
 
 
@@ -112,6 +112,12 @@ def measured(*arguments: str) -> dict[str, Any]:
 
 def cpu_s() -> float:
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def peak_bytes() -> int:
+    """Return this process's peak memory; ru_maxrss would count what the parent held when it started this one."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
 # processes
@@ -347,8 +353,7 @@ def one_build(recipe: str, workdir: str, stage: str, *overrides: str) -> dict[st
         Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
         ended = build(settings, store, Options(stage=name), lambda _: None)
         assert ended.exit_code == 0, ended
-        status = Path("/proc/self/status").read_text().splitlines()
-        peaks[name] = next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+        peaks[name] = peak_bytes()
     events = sorted(Path(workdir, "runs").glob("*/events.jsonl"))
     told = [json.loads(line) for file in events for line in file.read_text().splitlines()]
     for event in told:

@@ -59,7 +59,7 @@ def fits(needed: Sequence[StepNeed], recipe: Recipe, store: Store, at: Machine) 
 
     Disk: less free than half of the need is refused, less than all of it is warned of; likewise inodes. Memory: a task
     that needs more than the largest machine has is refused if its rows are known, else warned of. What rests on the
-    shares of other sources is warned of alone.
+    shares of other sources is warned of alone. So are tasks that would run into their deadline, and models without GPU.
     """
     found = Fit()
     todo = [need for need in needed if need.partitions]
@@ -67,6 +67,12 @@ def fits(needed: Sequence[StepNeed], recipe: Recipe, store: Store, at: Machine) 
     here = not recipe.cluster.cpus and not recipe.cluster.memory_gb
     for need in todo:
         _memory(found, need, at, here=here)
+        if need.task_s > recipe.run.partition_deadline_s:
+            found.warned.append(
+                f"{need.step}: its largest task would take {need.task_s:,.0f} s and is stopped after "
+                f"{recipe.run.partition_deadline_s:,.0f} (run.partition_deadline_s); allow more, or cut smaller "
+                "(filter.archive_rows, filter.buckets)"
+            )
         if not need.gpus and need.step in ("outlier.embed", "caption.generate") and need.wall_s > _SLOW_S:
             found.warned.append(
                 f"{need.step} would take {need.wall_s / 3600:,.0f} hours on {at.cores} cores without a GPU; take GPUs "

@@ -79,7 +79,20 @@ def test_a_model_without_a_gpu_is_worth_a_word(tmp_path):
     found = fits(needs(recipe, store, None, at), recipe, store, at)
     assert any(line.startswith("caption.generate would take") and "GPU" in line for line in found.warned)
     on_gpus = Machine(cores=64, gpus=8)
-    assert not any("would take" in line for line in fits(needs(recipe, store, None, on_gpus), recipe, store, at).warned)
+    assert not any(
+        "without a GPU" in line for line in fits(needs(recipe, store, None, on_gpus), recipe, store, at).warned
+    )
+
+
+def test_a_task_that_would_run_into_its_deadline_is_named(tmp_path):
+    store, at = Store(str(tmp_path)), Machine(cores=64, gpus=8)
+
+    def warned(*overrides: str) -> list[str]:
+        recipe = load_recipe("rs5m", overrides)
+        return [line for line in fits(needs(recipe, store, None, at), recipe, store, at).warned if "deadline" in line]
+
+    assert [line.split(":")[0] for line in warned()] == ["caption.generate"]
+    assert warned("filter.archive_rows=5000") == warned("run.partition_deadline_s=20000") == []
 
 
 def test_rows_of_ones_own_source_are_no_reason_to_refuse(tmp_path, disk):
