@@ -71,9 +71,9 @@ class RayNodes:
         """Of the head, HOST:PORT."""
         return self._address
 
-    def add(self, *, num_cpus: int = 0, num_gpus: int = 0, **resources: float) -> RayNode:
-        """Start a node; the first is the head."""
-        asked = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources}
+    def add(self, *, num_cpus: int = 0, num_gpus: int = 0, path: str = "", **resources: float) -> RayNode:
+        """Start a node, with a PYTHONPATH of its own if given; the first is the head."""
+        asked = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources, "path": path}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         told = json.loads(self._process.stdout.readline())
@@ -121,6 +121,7 @@ def _hold() -> None:
     try:
         for number, line in enumerate(iter(sys.stdin.readline, ""), 1):
             asked: dict[str, Any] = json.loads(line)
+            os.environ["PYTHONPATH"] = asked.pop("path")
             address = f"127.0.0.{number + 1}"
             node = cluster.add_node(
                 node_ip_address=address, object_store_memory=_STORE_BYTES, include_dashboard=False, **asked
