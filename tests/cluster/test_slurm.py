@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600), pytest.mark.xdist_
 
 RECIPE = os.environ.get("RS5M_CLUSTER_RECIPE", "mini")
 # The largest host of a partition is asked for 25 s so: there is time to change a job's limit while it downloads.
-SLOW = ("download.network.spacing_s=0.4", "download.network.per_host=1")
+SLOW = ("download.network.spacing_s=0.4",)
 DRAIN_S = 120  # cluster.drain_s
 
 
