@@ -11,7 +11,7 @@ from typing import Protocol
 
 from manifests.recipe import Recipe
 from manifests.recipe_files import dump_recipe
-from manifests.store import Store
+from manifests.store import Store, StoreError
 from pipeline.errors import UserError
 from pipeline.price.fits import fits
 from pipeline.price.needs import StepNeed
@@ -46,12 +46,7 @@ def submit_build(recipe: Recipe, store: Store, to: str, out: str, overrides: Seq
         UserError: If the cluster is none we know, the build cannot fit, or the folder holds jobs of other settings.
     """
     target = _target(to)
-    at = machines(recipe, job_needs(recipe))
-    prices = priced(recipe, store, at)
-    for line in price_lines(prices, recipe, store, at):
-        stderr_say(line)
-    if (refused := fits(prices, recipe, store, at).refused) and not (dry_run or recipe.run.ignore_space):
-        raise UserError(f"{refused[0]} (or submit it all the same: --set run.ignore_space=true)")
+    prices = _priced(recipe, store, refuse=not (dry_run or recipe.run.ignore_space))
     order = order_of(recipe, store, out, overrides, {price.step: price for price in prices})
     files = [JobFile(RECIPE_FILE, dump_recipe(order.recipe)), *target.render(order)]
     stderr_say("jobs:")
@@ -70,6 +65,21 @@ def submit_build(recipe: Recipe, store: Store, to: str, out: str, overrides: Seq
     write_files(files, Path(order.folder))
     stderr_say(f"{len(files)} files in {order.folder}")
     return _handed(hand, order.folder)
+
+
+def _priced(recipe: Recipe, store: Store, *, refuse: bool) -> list[StepNeed]:
+    """Say what is to do and what it takes; nothing where the store can be reached from the cluster alone."""
+    at = machines(recipe, job_needs(recipe))
+    try:
+        prices = priced(recipe, store, at)
+    except StoreError as error:
+        stderr_say(f"not priced, and every step submitted with default needs: {error}")
+        return []
+    for line in price_lines(prices, recipe, store, at):
+        stderr_say(line)
+    if refuse and (refused := fits(prices, recipe, store, at).refused):
+        raise UserError(f"{refused[0]} (or submit it all the same: --set run.ignore_space=true)")
+    return prices
 
 
 def _target(to: str) -> _Target:

@@ -84,6 +84,15 @@ def test_a_scheduler_that_refuses_a_job_ends_it_there(submit, tmp_path, monkeypa
     assert "ended with 1" in done.stderr
 
 
+def test_a_store_that_only_the_cluster_reaches_is_not_priced(submit, monkeypatch):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    access = ("--set", "store.endpoint=http://127.0.0.1:9", "--set", "store.patience_s=0", "--set", "store.attempts=0")
+    done = submit("--workdir", "s3://bucket/work", *access, "--dry-run")
+    assert done.exit_code == 0
+    assert "not priced, and every step submitted with default needs" in done.stderr
+    assert "--workdir s3://bucket/work" in done.stdout
+
+
 def test_an_unknown_cluster_is_named(submit):
     done = submit("--to", "pbs")
     assert done.exit_code == 2
