@@ -83,12 +83,14 @@ def test_the_mini_build_on_a_faulty_s3_is_killed_resumed_and_releases_the_same_b
     on_ray, begun = ("--executor", "ray", "--workers", "2"), time.monotonic()
     first = start(server, "mini", *on_ray)
     try:
-        wait_for(lambda: len(keys(server, "work/commits/dedup.inspect")) > 1 or first.poll() is not None, 600)
-        assert first.poll() is None, ended(first, 10)[1]
+        wait_for(lambda: len(keys(server, "work/commits/download.fetch")) > 1 or first.poll() is not None, 900)
     finally:
+        alive = first.poll() is None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(first.pid, signal.SIGKILL)
-    ended(first, 30)
+        said = ended(first, 30)[1]
+        sys.stdout.write(said)
+    assert alive, said
     committed = set(keys(server, "work/commits/"))
     code, said = ended(start(server, "mini", *on_ray), 900)
     assert code == 0, said
