@@ -390,3 +390,11 @@ def test_a_commit_that_an_earlier_run_made_stands(fresh):
     assert fresh.run(store=store, until="filter").exit_code == 0
     assert b"an_earlier_run" in store.read(store.met[0])
     assert [e["text"] for e in fresh.events() if e["event"] == "note" and "that stands" in e["text"]]
+
+
+def test_a_step_is_listed_once_whatever_is_committed_meanwhile(fresh, monkeypatch):
+    listed, step = Counter(), CommitStore.step
+    monkeypatch.setattr(CommitStore, "step", lambda self, name: listed.update([name]) or step(self, name))
+    summary = Run(fresh, _fail("", until=1), "run.retries=2").go()
+    assert (summary.failed, summary.left_open) == ({}, [])
+    assert listed == {"filter.match": 1, "filter.pool": 1}
