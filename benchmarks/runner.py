@@ -9,7 +9,10 @@ the web, 40 parts of archives, 1,200 tars) and prints, for each:
   commits.
 - status: seconds and peak memory of `rs5m-build status` in a process of its own, first without the workdir's cache of
   what commits say (every manifest is read), then with it; and with `--files`.
-- no-op: seconds of `rs5m-build run` on the settled workdir, and those a partition as a ratio to the smallest size.
+- no-op: seconds of `rs5m-build run` on the settled workdir, and those of a processor a partition as a ratio to the
+  smallest size.
+
+Columns "cpu" are of a processor's time: they hold on a machine that does other things besides.
 
 Everything but the executor is what a build runs: recipe, locks, planner, runner, events, commits with their flushes to
 disk. The executor answers at once, with receipts of empty files that it makes. The filter keeps 3,000 partitions at any
@@ -104,6 +107,7 @@ class Answering:
 
     Attributes:
         own_s: Time that was spent in here.
+        own_cpu_s: Time of a processor that was.
     """
 
     gpu_capacity = capacity = 64
@@ -114,14 +118,15 @@ class Answering:
         self._store, self._size, self._step_named = store, size, step_named
         self._finished: list = []
         self._folders: set[str] = set()
-        self.own_s = 0.0
+        self.own_s = self.own_cpu_s = 0.0
 
     def submit(self, spec) -> None:
         from pipeline.executors.base import Finished
 
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.thread_time()
         self._finished.append(Finished(spec, self._outcome(spec), 0.0))
         self.own_s += time.perf_counter() - start
+        self.own_cpu_s += time.thread_time() - cpu
 
     def wait(self, timeout_s: float) -> list:  # noqa: ARG002
         finished, self._finished = self._finished, []
@@ -222,9 +227,9 @@ def build_here(uri: str, recipe_file: str, size: Size) -> dict[str, float]:
             last[:] = now, executor.own_s
 
     Events.__call__ = timed
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     ended = building.build(load_recipe(recipe_file), store, building.Options(), lambda _: None)
-    wall = time.perf_counter() - start
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     if ended.exit_code:
         raise SystemExit(f"the simulated build ended with {ended.exit_code}: {ended.summary.broken or ended.waiting}")
     done = ended.summary.worked
@@ -234,6 +239,7 @@ def build_here(uri: str, recipe_file: str, size: Size) -> dict[str, float]:
         "wall_s": wall,
         "executor_s": executor.own_s,
         "driver_ms": 1e3 * (wall - executor.own_s) / max(1, done),
+        "driver_cpu_ms": 1e3 * (cpu - executor.own_cpu_s) / max(1, done),
         "min_ms": 1e3 * min(gaps),
         "median_ms": 1e3 * median(gaps),
         "max_ms": 1e3 * max(gaps),
@@ -243,8 +249,8 @@ def build_here(uri: str, recipe_file: str, size: Size) -> dict[str, float]:
 # -- measuring ---------------------------------------------------------------------------------------------------
 
 
-def child(arguments: list[str], environment: dict[str, str]) -> tuple[str, float, float]:
-    """Run a command; returns its output, seconds and peak memory in MB."""
+def child(arguments: list[str], environment: dict[str, str]) -> tuple[str, float, float, float]:
+    """Run a command; returns its output, seconds, those of a processor, and peak memory in MB."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         start = time.perf_counter()
         process = subprocess.Popen([sys.executable, *arguments], stdout=out, stderr=err, env=environment, cwd=HERE)
@@ -255,7 +261,7 @@ def child(arguments: list[str], environment: dict[str, str]) -> tuple[str, float
         err.seek(0)
         if process.returncode:
             raise SystemExit(f"{' '.join(arguments)}: {err.read()[-2000:]}")
-        return out.read(), seconds, used.ru_maxrss / 1024
+        return out.read(), seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def prepare(folder: Path, size: Size) -> Path:
@@ -280,7 +286,7 @@ def measure(folder: Path, partitions: int, uri: str, environment: dict[str, str]
     recipe = prepare(folder, size)
     where = uri or str(folder / "work")
     shape = ",".join(map(str, (size.files, size.buckets, size.parts, size.tars)))
-    out, _, build_mb = child([__file__, "--child", f"{where}|{recipe}|{shape}"], environment)
+    out, _, _, build_mb = child([__file__, "--child", f"{where}|{recipe}|{shape}"], environment)
     found: dict[str, float] = {**json.loads(out.splitlines()[-1]), "build_mb": build_mb}
     cli = ["-m", "pipeline.cli"]
     here = ["--recipe", str(recipe), "--workdir", where]
@@ -291,7 +297,7 @@ def measure(folder: Path, partitions: int, uri: str, environment: dict[str, str]
         ("status_files", ["status", *here, "--json", "--files"]),
         ("noop", ["run", *here]),
     ):
-        out, found[f"{name}_s"], found[f"{name}_mb"] = child([*cli, *arguments], environment)
+        out, found[f"{name}_s"], found[f"{name}_cpu_s"], found[f"{name}_mb"] = child([*cli, *arguments], environment)
         if name != "noop":
             done = sum(step["done"] for step in json.loads(out)["steps"])
             if done != found["partitions"]:
@@ -335,19 +341,22 @@ def s3_server() -> Iterator[dict[str, str]]:
 
 def table(rows: list[dict[str, float]]) -> Iterator[str]:
     yield (
-        f"{'partitions':>10} {'driver ms':>9} {'min':>6} {'median':>6} {'max':>8} {'a second':>8} {'build MB':>8} | "
-        f"{'status s':>8} {'MB':>6} {'cold s':>7} {'MB':>6} {'--files':>7} {'MB':>6} | "
-        f"{'no-op s':>7} {'MB':>6} {'ratio':>6}"
+        f"{'partitions':>10} {'driver ms':>9} {'cpu':>6} {'min':>6} {'median':>6} {'max':>8} {'a second':>8} "
+        f"{'MB':>5} | {'status s':>8} {'cpu':>6} {'MB':>5} {'cold s':>7} {'cpu':>6} {'MB':>5} "
+        f"{'--files':>7} {'cpu':>6} {'MB':>5} | "
+        f"{'no-op s':>7} {'cpu':>6} {'MB':>5} {'ratio':>6}"
     )
-    base = rows[0]["noop_s"] / rows[0]["partitions"]
+    base = rows[0]["noop_cpu_s"] / rows[0]["partitions"]
     for row in rows:
+        found = (
+            f"{row[f'{name}_s']:>{width}.2f} {row[f'{name}_cpu_s']:>6.2f} {row[f'{name}_mb']:>5.0f}"
+            for name, width in (("status", 8), ("status_cold", 7), ("status_files", 7))
+        )
         yield (
-            f"{row['partitions']:>10,.0f} {row['driver_ms']:>9.2f} {row['min_ms']:>6.2f} {row['median_ms']:>6.2f} "
-            f"{row['max_ms']:>8.1f} {1e3 / row['driver_ms']:>8.0f} {row['build_mb']:>8.0f} | "
-            f"{row['status_s']:>8.2f} {row['status_mb']:>6.0f} "
-            f"{row['status_cold_s']:>7.2f} {row['status_cold_mb']:>6.0f} "
-            f"{row['status_files_s']:>7.2f} {row['status_files_mb']:>6.0f} | "
-            f"{row['noop_s']:>7.2f} {row['noop_mb']:>6.0f} {row['noop_s'] / row['partitions'] / base:>6.2f}"
+            f"{row['partitions']:>10,.0f} {row['driver_ms']:>9.2f} {row['driver_cpu_ms']:>6.2f} {row['min_ms']:>6.2f} "
+            f"{row['median_ms']:>6.2f} {row['max_ms']:>8.1f} {1e3 / row['driver_ms']:>8.0f} {row['build_mb']:>5.0f} | "
+            f"{' '.join(found)} | {row['noop_s']:>7.2f} {row['noop_cpu_s']:>6.2f} {row['noop_mb']:>5.0f} "
+            f"{row['noop_cpu_s'] / row['partitions'] / base:>6.2f}"
         )
 
 
