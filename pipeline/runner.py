@@ -244,7 +244,7 @@ class Runner:
                     outcome = finished.outcome
                     self._watch.ended(finished.spec, None if isinstance(outcome, TaskFailure) else outcome.telemetry)
                 plan = by_name[finished.spec.name]
-                attempts[plan.name] += not _is_nodes(finished.outcome)
+                attempts[plan.name] += getattr(finished.outcome, "kind", "") != "node_lost"  # no attempt of its own
                 if not isinstance(finished.outcome, TaskFailure):
                     self._commit(step, plan, finished.outcome, finished.seconds)
                 elif finished.outcome.kind == "out_of_memory" and (smaller := self._smaller(plan, finished.outcome)):
@@ -387,11 +387,6 @@ class Runner:
 
 def _room(executor: Executor, *, on_gpu: bool) -> int:
     return executor.gpu_capacity if on_gpu else executor.capacity
-
-
-def _is_nodes(outcome: Outcome | TaskFailure) -> bool:
-    """Whether a task was lost with its node, which is no attempt of the partition's own."""
-    return isinstance(outcome, TaskFailure) and outcome.kind == "node_lost"
 
 
 def _told_of(plan: PartitionPlan, failure: TaskFailure) -> dict[str, JsonValue]:
