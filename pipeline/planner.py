@@ -10,12 +10,13 @@ from manifests.commits import CommitStore, StepCommits
 from manifests.fingerprint import Frame, Parts
 from manifests.manifest import CommitName, Manifest, Receipt
 from manifests.recipe import Recipe, Settings
-from manifests.records import COUNTING, Records, settings_digest
+from manifests.records import COUNTING, settings_digest
 from manifests.source_specs import enabled_specs, spec_params
 from manifests.store import Store
 from pipeline.line import LINE, step_named
 from pipeline.metadata import Slice
 from pipeline.plans import PartitionPlan, StepPlan
+from pipeline.standing import Standing
 from pipeline.step_details import Given, StepDetails
 from pipeline.surroundings import Surroundings, with_batch
 from pipeline.upstream import Outputs, layout_of
@@ -26,7 +27,7 @@ from stages.exclusions import list_inputs, planned_lists
 from stages.places import archive_source, lane
 from stages.step import Input, Step
 
-_KEY_END = -len(".0000.json")
+LANES = ("pub11", "rs3")
 
 
 class Planner:
@@ -113,6 +114,18 @@ class Planner:
         details = self._plans[step.name].details
         self._commits.remember(details.records)
         details.forget()
+        if self._counting:
+            self._let_go(step)
+
+    def _let_go(self, step: Step) -> None:
+        """Let go of plans that no step after this one reads."""
+        later = LINE[LINE.index(step) + 1 :]
+        read = {given.step for other in later for given in other.inputs}
+        for other in LINE[: LINE.index(step) + 1]:
+            if other.name in self._plans:
+                self._plans[other.name].details.counted()
+                if other.name not in read:
+                    self._forget(other)
 
     def _forget(self, step: Step) -> None:
         self._plans.pop(step.name, None)
@@ -133,7 +146,7 @@ class Planner:
         )  # fmt: skip
         plan = StepPlan(step, details, names=names, waiting=waiting)
         if partitions:
-            standing = _Standing(records)
+            standing = Standing(records)
             frames = self._frames(step, partitions, given, listed, standing)
             plan.partitions = [self._placed(step, *found, details, standing) for found in frames]
             if not self._counting:
@@ -141,15 +154,19 @@ class Planner:
         return plan
 
     def _frames(
-        self, step: Step, partitions: Sequence[str], given: Given, listed: StepCommits, standing: _Standing
+        self, step: Step, partitions: Sequence[str], given: Given, listed: StepCommits, standing: Standing
     ) -> Iterator[tuple[str, Frame | Parts, int, str]]:
         """Yield every partition with its parts but the inputs, its batch and its fingerprint."""
         same = Surroundings(step, Settings(self.settings(step)), lenient=self._reading)
         frames: dict[tuple[tuple[str, str], ...], dict[int, Frame]] = {}
         recipe = {key: self._flat[key] for key in step.reads}
         whole = cast("int", self._flat[step.batched]) if step.batched else 0
+        pins_of_most: dict[str, str] | None = None  # of the partitions that are told nothing
         for partition, digests in zip(partitions, given.all_digests(partitions), strict=True):
-            pins = same.pins(given.params(partition))
+            told = given.params(partition)
+            if not told and pins_of_most is None:
+                pins_of_most = same.pins({})
+            pins = same.pins(told) if told or pins_of_most is None else pins_of_most
             by_batch = frames.setdefault(tuple(sorted(pins.items())), {})
             if not by_batch:
                 base = Parts(
@@ -183,7 +200,7 @@ class Planner:
         batch: int,
         fingerprint: str,
         details: StepDetails,
-        standing: _Standing,
+        standing: Standing,
     ) -> PartitionPlan:
         plan = PartitionPlan(step.name, partition, frame, details, batch)
         row = standing.row(partition, fingerprint)
@@ -245,13 +262,13 @@ class Planner:
         if step.kind == "reduce":
             given = Given(list(outputs.values()), asked, {}, {}, reduces=True)
             return given, ["all"], [] if waiting else ["all"], waiting
-        mine = {p for wanted in step.rows_in for p in outputs[wanted].partitions if lane(p) in step.lanes}
+        mine = {p for wanted in step.rows_in for p in outputs[wanted].partitions if _walks(p, step.lanes)}
         coming = {
             p
             for wanted in step.rows_in
             if upstream[wanted.step].step.kind == "map"
             for p in upstream[wanted.step].names
-            if wanted.lane in ("", lane(p)) and lane(p) in step.lanes
+            if _walks(p, (wanted.lane,) if wanted.lane else LANES) and _walks(p, step.lanes)
         }
         params = self._params(step, mine)
         given = Given(list(outputs.values()), asked, {}, params, reduces=False)
@@ -343,30 +360,9 @@ class Planner:
         return sum(size for path, size in dict(found).items() if path not in done)
 
 
-class _Standing:
-    """The commits of a step that stand: of every partition and fingerprint the highest pass."""
-
-    def __init__(self, records: Records) -> None:
-        self._names = names = records.values("name")
-        self.open: list[bool] = records.values("open")
-        self.failed: list[bool] = records.values("failed")
-        self._rows: dict[str, int] = {}
-        for row, name in enumerate(names):
-            key = name[:_KEY_END]
-            if key not in self._rows or names[self._rows[key]] < name:
-                self._rows[key] = row
-
-    def has(self, partition: str, fingerprint: str) -> bool:
-        """Whether there is a commit."""
-        return self.row(partition, fingerprint) is not None
-
-    def row(self, partition: str, fingerprint: str) -> int | None:
-        """Return the row of the highest pass in the records."""
-        return self._rows.get(f"{partition}@{fingerprint[:16]}")
-
-    def number(self, row: int) -> int:
-        """Return which pass a commit is."""
-        return int(self._names[row][_KEY_END + 1 : -5])
+def _walks(partition: str, lanes: Sequence[str]) -> bool:
+    """Whether a partition's lane is among ``lanes``; its name is looked at only where that tells."""
+    return len(lanes) == len(LANES) or lane(partition) in lanes
 
 
 def _halves(whole: int) -> list[int]:

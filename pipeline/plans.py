@@ -47,6 +47,9 @@ class Details(Protocol):
     def forget(self) -> None:
         """Let go of what can be found out again."""
 
+    def counted(self) -> None:
+        """Let go of what partitions are given: nobody asks for it again."""
+
     def prior(self, plan: PartitionPlan) -> list[PriorFiles]:
         """Return earlier commits whose rows a partition may take over."""
 

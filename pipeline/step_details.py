@@ -108,6 +108,10 @@ class StepDetails:
         """Let go of what can be found out again."""
         self._listed = self._earlier = self._places = None
 
+    def counted(self) -> None:
+        """Let go of what partitions are given: nobody asks for it again."""
+        self._given = Given([], [], {}, {}, reduces=False)
+
     def renew(self) -> None:
         """Let commits of this run count as earlier ones."""
         self._earlier = self._places = None

@@ -50,7 +50,7 @@ class Outputs:
         for partition, row in sorted((p.partition, p.row) for p in plan.done):
             for at in range(starts[row], starts[row + 1]):
                 owner = partitions[at] or partition
-                if names[at] == wanted.table and wanted.lane in ("", lane(owner)):
+                if names[at] == wanted.table and (not wanted.lane or wanted.lane == lane(owner)):
                     self._at[owner] = (*self._places(owner), at) if owner in self._at else at
 
     @property
