@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -87,6 +87,7 @@ class CommitStore:
         for file, stamped in self._made.get(step, {}).items():
             if file not in commits.files and self._store.size(f"commits/{step}/{file}") is not None:
                 commits.files[file] = stamped
+        self._drop_unless(step, commits.files)
         return commits
 
     def steps(self) -> list[str]:
@@ -111,7 +112,7 @@ class CommitStore:
         if whole != columns:  # much to read: what it says goes to the cache, so all of it is wanted
             known = remembered(self._store, commits.step, commits.files)
         tables = [] if known is None else [known]
-        tables += [table_of(rows, whole) for rows in self._rows(commits, unknown, once=unknown_bytes >= _MUCH_BYTES)]
+        tables += [table_of(rows, whole) for rows in self._rows(commits, unknown)]
         found = Records(commits.step, tables, whole)
         found.new_bytes = unknown_bytes
         self.remember(found)
@@ -198,21 +199,41 @@ class CommitStore:
         """Whether a listed commit was removed here, and not made anew by another since."""
         return path in self._removed and self._store.size(path) is None
 
-    def _rows(self, commits: StepCommits, files: Sequence[str], *, once: bool) -> Iterator[list[dict[str, Any]]]:
+    def _drop_unless(self, step: str, files: Mapping[str, tuple[int, str]]) -> None:
+        """Drop what was read of a step's commits: another process may have made one anew under its name since.
+
+        What this process made is kept, where a listing shows it as it was made.
+        """
+        made, folder = self._made.get(step, {}), f"commits/{step}/"
+        with self._lock:
+            for path in [path for path in self._read if path.startswith(folder)]:
+                file = path.removeprefix(folder)
+                if file not in made or files.get(file) != made[file]:
+                    self._read_bytes -= self._read.pop(path)[1]
+
+    def readable(self, names: Iterable[CommitName]) -> Iterator[tuple[CommitName, Manifest]]:
+        """Yield commits as they stand now, none from memory, without those that are gone by now."""
+        rest = iter(names)
+        while some := list(islice(rest, _READ_AT_ONCE)):
+            by_file = {name.file: name for name in some}
+            for file, manifest in self._readable(some):
+                yield by_file[file], manifest
+
+    def _rows(self, commits: StepCommits, files: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
         """Read manifests by the names of their files; yields their rows, some hundred at a time."""
         rest = iter(files)
         while some := list(islice(rest, _READ_AT_ONCE)):
             names = [name for file in some if (name := CommitName.parse(commits.step, file))]
-            yield [record(m, m_file, *commits.files[m_file]) for m_file, m in self._readable(names, once=once)]
+            yield [record(m, m_file, *commits.files[m_file]) for m_file, m in self._readable(names)]
 
-    def _readable(self, names: Sequence[CommitName], *, once: bool) -> Iterator[tuple[str, Manifest]]:
+    def _readable(self, names: Sequence[CommitName]) -> Iterator[tuple[str, Manifest]]:
         """Yield manifests with the names of their files, without those that a lagging listing shows and are gone."""
         try:
-            yield from zip([n.file for n in names], list(self.stream(names, once=once)), strict=True)
+            yield from zip([n.file for n in names], list(self.stream(names, once=True)), strict=True)
         except FileNotFoundError:
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
-                    yield name.file, self.read(name)
+                    yield name.file, self._read_once(name)
 
     def _note(self, name: CommitName, manifest: Manifest, data: bytes) -> None:
         self._removed.discard(name.path)

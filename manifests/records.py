@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,7 @@ _PER_OUTPUT = ("output", "for_partition", "rows_digest", "sha256", "path", "file
 _FORMAT = b"rs5m-records-1"
 _FOLDER = "cache/commits"
 _DIGEST_BYTES = 32
+_TIME = re.compile(r"t([0-9a-f]{1,24})-[0-9a-f]+")
 _COARSE_NS, _FINE_NS = 2_000_000_000, 100_000_000
 """A commit is believed if it is older than the record by this: where file times tick in seconds, and where finer."""
 
@@ -274,5 +276,6 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def _time_ns(stamp: str) -> int | None:
-    """Return the time of change that a stamp tells; None where it tells the content instead."""
-    return int(stamp[1:].partition("-")[0], 16) if stamp.startswith("t") else None
+    """Return the time of change that a stamp tells; None where it tells the content instead, as an ETag does."""
+    found = _TIME.fullmatch(stamp)
+    return int(found[1], 16) if found else None

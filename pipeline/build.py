@@ -25,8 +25,9 @@ from pipeline.picture_text import in_line, in_lines
 from pipeline.planner import Planner
 from pipeline.price.fits import check_fits
 from pipeline.progress import Progress
-from pipeline.runner import Runner, Selection, Summary
+from pipeline.runner import Runner, Summary
 from pipeline.runs import RunFolder, newest_recipe
+from pipeline.selection import Selection
 from pipeline.start_lines import download_lines
 from pipeline.watching.of_run import kept
 from pipeline.workdir import open_workdir

@@ -11,7 +11,7 @@ from pipeline.build import Ended, Options, build
 from pipeline.errors import UserError
 from pipeline.line import select
 from pipeline.progress import stderr_say
-from pipeline.runner import Selection
+from pipeline.selection import Selection
 from pipeline.worlds import world_facts
 
 

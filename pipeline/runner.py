@@ -22,6 +22,7 @@ from pipeline.planner import Planner
 from pipeline.plans import PartitionPlan, StepPlan
 from pipeline.release import before_write, sweep
 from pipeline.repair import set_aside
+from pipeline.selection import Selection
 from pipeline.worker import Outcome, TaskSpec
 from stages.step import ModelMissingError, Step
 
@@ -59,36 +60,6 @@ class Summary:
 
 class NoSpaceError(Exception):
     """A disk is full: the run stops cleanly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which partitions of a map step this run may work on.
-
-    Attributes:
-        sources: Source keys; empty: all. Limits steps whose partitions belong to one source.
-        index: Which slice, 0-based.
-        count: Of how many slices; 0: all partitions.
-    """
-
-    sources: frozenset[str] = frozenset()
-    index: int = 0
-    count: int = 0
-
-    def of(self, plan: StepPlan) -> list[PartitionPlan]:
-        """Return the partitions of a step that are not done and may be worked on, sorted by name."""
-        mine = self.names(plan)
-        ordered = sorted(plan.partitions, key=lambda p: p.partition)
-        return [p for p in ordered if p.state != "done" and p.partition in mine and self._is_ours(p)]
-
-    def names(self, plan: StepPlan) -> set[str]:
-        """Return the partitions of a step that fall to this slice, whether or not they can be worked on yet."""
-        ordered = sorted(plan.names)
-        return set(ordered[self.index :: self.count] if self.count and plan.step.kind == "map" else ordered)
-
-    def _is_ours(self, plan: PartitionPlan) -> bool:
-        source = plan.params.get("source")
-        return not self.sources or source is None or source in self.sources
 
 
 class Runner:
@@ -209,16 +180,18 @@ class Runner:
         self._undone = False
         plan = self._planner.plan(step, fresh=True)
         if plan.corrupt:
-            for path, what in plan.corrupt.items():
-                self._repair(path, what)
+            self._repair(plan.corrupt)
             plan = self._planner.plan(step, fresh=True)
             self._undone = False
         return plan
 
-    def _repair(self, path: str, what: str) -> None:
-        removed = set_aside(self._store, self._commits, path)
-        self._undone = True
-        self._events("file_corrupt", path=path, what=what, removed=list[JsonValue](removed))
+    def _repair(self, corrupt: Mapping[str, str]) -> bool:
+        """Set damaged files aside, given with what is wrong with them. False where all are as recorded after all."""
+        repaired = set_aside(self._store, self._commits, corrupt)
+        for path, removed in repaired.removed.items():
+            self._undone = True
+            self._events("file_corrupt", path=path, what=corrupt[path], removed=list[JsonValue](removed))
+        return bool(repaired.removed)
 
     def _run_round(self, step: Step, todo: list[PartitionPlan], *, final: bool) -> None:
         by_name = {plan.name: plan for plan in todo}
@@ -260,8 +233,9 @@ class Runner:
             raise NoSpaceError(f"{plan.name}: {failure.message}; free some space, then run again: it resumes here")
         if failure.kind == "environment":
             raise ModelMissingError(failure.message)
-        if failure.kind == "corrupt":
-            self._repair(failure.path, failure.message)
+        if failure.kind == "corrupt" and not self._repair({failure.path: failure.message}):
+            failure.kind = "error"  # the driver reads it as recorded: the worker met something else
+            failure.message += "; from here the file is as recorded: can every worker reach the workdir?"
         lasting = failure.kind in ("corrupt", "out_of_memory") or failure.message.startswith(_LASTING)
         if failure.kind == "node_lost":
             self._losses[plan.name] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 
 from manifests.canonical import JsonValue
@@ -96,11 +96,11 @@ def verify(recipe: Recipe, store: Store, say: Callable[[str], None]) -> Verifica
     return found
 
 
-def _set_aside(store: Store, commits: CommitStore, corrupt: Mapping[str, str]) -> list[str]:
-    undone: list[str] = []
-    for path in corrupt:
-        undone += [path] if path.startswith("commits/") else set_aside(store, commits, path)
-    return sorted(set(undone))
+def _set_aside(store: Store, commits: CommitStore, corrupt: Collection[str]) -> list[str]:
+    manifests = [path for path in corrupt if path.startswith("commits/")]
+    files = [path for path in corrupt if not path.startswith("commits/")]
+    repaired = set_aside(store, commits, files, believed=True)
+    return sorted({*manifests, *(path for removed in repaired.removed.values() for path in removed)})
 
 
 def _laws(recipe: Recipe, store: Store, planner: Planner, checked: Checked) -> list[Law]:

@@ -102,7 +102,7 @@ class Outcome:
     facts: dict[str, JsonValue]
     pointed: list[str]
     telemetry: dict[str, JsonValue] = field(default_factory=dict)
-    cpu_s: float = 0.0
+    cpu_s: float = field(default=0.0, compare=False)
 
 
 def run_task(store: Store, spec: TaskSpec) -> Outcome:
@@ -301,12 +301,15 @@ def read_stored(store: Store, spec: TableSpec, path: str, columns: Sequence[str]
     """Read a stored table, or some of its columns.
 
     Raises:
-        CorruptFileError: If the file is no readable table.
+        CorruptFileError: If the file is not there, or no readable table.
+        OSError: If this machine could not read it, which says nothing about the file.
     """
     try:
         with store.open(path) as file:
             return read_table(spec, file, columns)
+    except FileNotFoundError as error:
+        raise CorruptFileError(path, "is not there") from error
     except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise CorruptFileError(path, "is not there") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise CorruptFileError(path, f"is no readable table: {error}") from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from manifests.store import Store
 from stages.download import client
 from tests.world_building import Snapshot, Workdir
 
@@ -78,3 +80,33 @@ def test_an_image_is_checked_by_its_digest_whenever_it_is_read(settled: Workdir,
     assert settled.run().exit_code == 0
     assert settled.snapshot().release == reference.release
     assert settled.snapshot().ledgers == reference.ledgers
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EMFILE, "too many open files"), FileNotFoundError(errno.ENOENT, "not mounted")],
+    ids=["unreadable", "not there"],
+)
+def test_a_file_that_one_worker_could_not_read_is_no_corrupted_file(
+    settled: Workdir, reference: Snapshot, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """The driver looks itself before a recording is undone: what one machine cannot reach is not damaged."""
+    met = []
+    opened = Store.open
+
+    def once(store: Store, path: str):
+        if "download.fetch/web-0001/fetched" in path and not met:
+            met.append(path)
+            raise error
+        return opened(store, path)
+
+    monkeypatch.setattr(Store, "open", once)
+    recordings = sorted((settled.path / "commits/download.fetch").iterdir())
+    assert settled.run("dedup.hash=fast").exit_code == 0
+    assert met
+    events = settled.events()
+    assert not [event for event in events if event["event"] == "file_corrupt"]
+    assert [e["kind"] for e in events if e["event"] == "partition_retried"] == ["error"]
+    assert sorted((settled.path / "commits/download.fetch").iterdir()) == recordings
+    assert settled.run().exit_code == 0
+    assert settled.snapshot().release == reference.release

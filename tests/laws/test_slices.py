@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.line import LINE
-from pipeline.runner import Selection
+from pipeline.selection import Selection
 from tests.world_building import Snapshot, Workdir
 
 

@@ -17,7 +17,8 @@ from pipeline.line import select, step_named
 from pipeline.locks import LockHeldError
 from pipeline.metadata import metadata_slices
 from pipeline.planner import Planner
-from pipeline.runner import NODE_LOSSES, NoSpaceError, Runner, Selection
+from pipeline.runner import NODE_LOSSES, NoSpaceError, Runner
+from pipeline.selection import Selection
 from stages.step import ModelMissingError
 from tests.pipeline.read_commands import files_of_rows
 from tests.world_building import Workdir

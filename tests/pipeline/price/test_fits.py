@@ -88,11 +88,11 @@ def test_a_task_that_would_run_into_its_deadline_is_named(tmp_path):
     store, at = Store(str(tmp_path)), Machine(cores=64, gpus=8)
 
     def warned(*overrides: str) -> list[str]:
-        recipe = load_recipe("rs5m", overrides)
+        recipe = load_recipe("rs5m", ["run.partition_deadline_s=3600", *overrides])
         return [line for line in fits(needs(recipe, store, None, at), recipe, store, at).warned if "deadline" in line]
 
     assert [line.split(":")[0] for line in warned()] == ["caption.generate"]
-    assert warned("filter.archive_rows=5000") == warned("run.partition_deadline_s=20000") == []
+    assert warned("filter.archive_rows=5000") == warned("run.partition_deadline_s=14400") == []
 
 
 def test_rows_of_ones_own_source_are_no_reason_to_refuse(tmp_path, disk):

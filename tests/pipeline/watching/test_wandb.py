@@ -10,6 +10,7 @@ from pipeline.watching.snapshot import Snapshots
 from pipeline.watching.tally import Tally
 from pipeline.watching.wandb_log import WandbLog, numbers, require_wandb, run_id
 from tests.pipeline.watching.test_tally import begun, of, rows
+from tests.world_building import wait_for
 
 
 def _now():
@@ -46,8 +47,14 @@ def test_offline_the_real_client_writes_below_the_runs_folder(tmp_path, fresh, m
     assert [file.split("/")[1] for file in files] == ["one", "two"]
     assert all(file.endswith(f"run-{id_}.wandb") for file in files)
     for file in files:  # its records are cut into blocks, so that a name may be cut in two
-        written = (tmp_path / file).read_bytes()
-        assert sum(name.encode() in written for name in numbers(_now())) >= len(numbers(_now())) - 2
+        wanted = [name.encode() for name in numbers(_now())]
+
+        def known(file: str = file, wanted: list[bytes] = wanted) -> int:
+            written = (tmp_path / file).read_bytes()
+            return sum(name in written for name in wanted)
+
+        # Offline, `finish` returns while the client's own process still writes.
+        wait_for(lambda known=known, wanted=wanted: known() >= len(wanted) - 2, 30)
 
 
 def test_nobody_is_asked_for_a_key(tmp_path, fresh, monkeypatch):
