@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from typing import TypeVar
 
 from manifests.recipe import Recipe
 from manifests.recipe_cluster import Cluster
+from pipeline.errors import UserError
 from pipeline.line import LINE
 from pipeline.price.needs import StepNeed
 from pipeline.submit.order import JobNeed
@@ -38,6 +40,7 @@ _TIME_SLACK = 1.5
 _LEAST_HOURS, _MOST_HOURS = 1.0, 24.0
 _GIB = 1 << 30
 _LONGEST_DRAIN_S = 65_535  # sbatch's own limit
+_DEADLINE_MARGIN_S = 60  # to write down a partition that met its deadline
 
 
 def job_needs(recipe: Recipe, prices: Mapping[str, StepNeed] | None = None) -> dict[str, JobNeed]:
@@ -46,7 +49,11 @@ def job_needs(recipe: Recipe, prices: Mapping[str, StepNeed] | None = None) -> d
     Args:
         recipe: Its table [cluster] overrides anything; ``*`` stands for every step it does not name.
         prices: What is left to do of each step, where that is known.
+
+    Raises:
+        UserError: If a key of a table ``cluster.job_*`` is no step.
     """
+    _check_steps(recipe.cluster)
     return {step.name: _need(step, recipe, (prices or {}).get(step.name)) for step in LINE}
 
 
@@ -55,10 +62,16 @@ def placed(recipe: Recipe, needs: Mapping[str, JobNeed]) -> Recipe:
 
     Were it left to each machine, a job without a GPU would take what a GPU has made for somebody else's work, because
     the device is part of a model step's fingerprint.
+
+    Raises:
+        UserError: If the device is a GPU, and the jobs of a step that runs a model get none.
     """
-    if recipe.run.device != "auto":
-        return recipe
-    device = "cuda" if any(need.gpus for need in needs.values()) else "cpu"
+    device = recipe.run.device
+    if device == "auto":
+        device = "cuda" if any(need.gpus for need in needs.values()) else "cpu"
+    without = [step.name for step in LINE if "run.device" in step.asks and not needs[step.name].gpus]
+    if device == "cuda" and without:
+        raise UserError(f"give {' and '.join(without)} a GPU: cluster.job_gpus, or set run.device=cpu")
     return recipe.model_copy(update={"run": recipe.run.model_copy(update={"device": device})})
 
 
@@ -86,7 +99,7 @@ def _need(step: Step, recipe: Recipe, price: StepNeed | None) -> JobNeed:
         hours=hours,
         workers=workers,
         tasks=tasks,
-        drain_s=_drain_s(cluster, price, hours),
+        drain_s=_drain_s(recipe, price, hours),
     )
 
 
@@ -96,10 +109,23 @@ def _gpus(step: Step, recipe: Recipe) -> int:
     return 1 if on_gpu and "run.device" in step.asks else 0
 
 
-def _drain_s(cluster: Cluster, price: StepNeed | None, hours: float) -> int:
-    """Return how long before its limit a job is told: long enough for a partition, at most half of its time."""
-    wanted = max(cluster.drain_s, math.ceil(1.2 * price.task_s) if price else 0)
-    return max(1, min(wanted, int(hours * 1800), _LONGEST_DRAIN_S))
+def _check_steps(cluster: Cluster) -> None:
+    names = ["*", *(step.name for step in LINE)]
+    for table in ("job_cpus", "job_memory_gb", "job_gpus", "job_hours"):
+        for key in getattr(cluster, table):
+            if key not in names:
+                near = difflib.get_close_matches(key, names, n=3, cutoff=0.4) or names
+                raise UserError(f"cluster.{table}: {key!r} is no step; did you mean {', '.join(near)}?")
+
+
+def _drain_s(recipe: Recipe, price: StepNeed | None, hours: float) -> int:
+    """Return how long before its limit a job is told: long enough for a partition, which ends at its deadline.
+
+    And never more than half of the job's time: told at its start, it would start nothing.
+    """
+    deadline_s = math.ceil(recipe.run.partition_deadline_s) + _DEADLINE_MARGIN_S
+    task_s = min(deadline_s, math.ceil(1.2 * price.task_s)) if price else 0
+    return max(1, min(max(recipe.cluster.drain_s, task_s), int(hours * 1800), _LONGEST_DRAIN_S))
 
 
 def _said(table: Mapping[str, _Number], step: str, otherwise: _Number) -> _Number:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from manifests.recipe_files import load_recipe
+from pipeline.errors import UserError
 from pipeline.line import LINE
 from pipeline.price.needs import StepNeed
-from pipeline.submit.needs import job_needs
+from pipeline.submit.needs import job_needs, placed
 
 GIB = 1 << 30
 FETCH = StepNeed(
@@ -59,3 +62,25 @@ def test_a_job_with_a_gpu_has_one_worker():
     need = _needs(price, 'cluster.gpu_partition="gpu"')
     assert (need.gpus, need.workers, need.memory_gb) == (1, 1, 16)
     assert _needs(price, 'cluster.gpu_partition="gpu"', "run.device=cpu").gpus == 0
+
+
+def test_nobody_waits_longer_for_a_partition_than_it_may_take():
+    assert _needs(replace(FETCH, task_s=90_000.0), "run.partition_deadline_s=3600").drain_s == 3660
+
+
+def test_a_step_that_is_to_run_on_a_gpu_must_have_one():
+    def device(*overrides: str) -> str:
+        recipe = load_recipe("rs5m", overrides)
+        return placed(recipe, job_needs(recipe)).run.device
+
+    some = 'cluster.job_gpus={"outlier.embed"=1}'
+    with pytest.raises(UserError, match=r"give caption\.generate a GPU: cluster\.job_gpus, or set run\.device=cpu"):
+        device(some)
+    assert device(some, "run.device=cpu") == "cpu"
+    assert device('cluster.job_gpus={"outlier.embed"=1, "caption.generate"=2}') == "cuda"
+
+
+@pytest.mark.parametrize("table", ["job_cpus", "job_memory_gb", "job_gpus", "job_hours"])
+def test_what_is_said_of_no_step_is_refused(table):
+    with pytest.raises(UserError, match=rf"cluster\.{table}: 'outlier\.embedd' is no step; .*outlier\.embed"):
+        job_needs(load_recipe("rs5m", [f'cluster.{table}={{"outlier.embedd"=1, "*"=1}}']))
