@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from manifests.recipe import Recipe
-from manifests.recipe_files import dump_recipe
+from manifests.recipe_files import RecipeError, dump_recipe
 from manifests.store import Store, StoreError
 from pipeline.errors import UserError
 from pipeline.price.fits import fits
@@ -44,9 +44,10 @@ def submit_build(recipe: Recipe, store: Store, to: str, out: str, overrides: Seq
 
     Raises:
         UserError: If the cluster is none we know, the build cannot fit, or the folder holds jobs of other settings.
+        RecipeError: If a source names no metadata, or metadata that is not there: jobs could not start.
     """
     target = _target(to)
-    prices = _priced(recipe, store, refuse=not (dry_run or recipe.run.ignore_space))
+    prices = _priced(recipe, store, dry_run=dry_run)
     order = order_of(recipe, store, out, overrides, {price.step: price for price in prices})
     files = [JobFile(RECIPE_FILE, dump_recipe(order.recipe)), *target.render(order)]
     stderr_say("jobs:")
@@ -56,6 +57,8 @@ def submit_build(recipe: Recipe, store: Store, to: str, out: str, overrides: Seq
             f"  {step}: {need.tasks} of {need.cpus} cores{gpus}, {need.memory_gb} GB, at most {need.hours:.3g} h, "
             f"each with {need.workers} workers"
         )
+    for line in slurm.warnings(order) if to == "slurm" else []:
+        stderr_say(line)
     hand = target.hand_over(order)
     if dry_run:
         for file in files:
@@ -67,19 +70,24 @@ def submit_build(recipe: Recipe, store: Store, to: str, out: str, overrides: Seq
     return _handed(hand, order.folder)
 
 
-def _priced(recipe: Recipe, store: Store, *, refuse: bool) -> list[StepNeed]:
+def _priced(recipe: Recipe, store: Store, *, dry_run: bool) -> list[StepNeed]:
     """Say what is to do and what it takes; nothing where the store can be reached from the cluster alone."""
     at = machines(recipe, job_needs(recipe))
     try:
-        prices = priced(recipe, store, at)
+        prices = priced(recipe, store, at, _warned if dry_run else None)
     except StoreError as error:
         stderr_say(f"not priced, and every step submitted with default needs: {error}")
         return []
     for line in price_lines(prices, recipe, store, at):
         stderr_say(line)
-    if refuse and (refused := fits(prices, recipe, store, at).refused):
+    may_refuse = not (dry_run or recipe.run.ignore_space)
+    if may_refuse and (refused := fits(prices, recipe, store, at).refused):
         raise UserError(f"{refused[0]} (or submit it all the same: --set run.ignore_space=true)")
     return prices
+
+
+def _warned(error: RecipeError) -> None:
+    stderr_say(f"warning: these jobs would not be handed over: {error}")
 
 
 def _target(to: str) -> _Target:
