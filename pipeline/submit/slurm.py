@@ -11,6 +11,7 @@ from pipeline.submit.slurm_job import Job, job_text
 from pipeline.submit.slurm_ray import ray_job_text
 
 SCRIPT = "submit.sh"
+_USUAL_ARRAY = 1000  # tasks; Slurm's default MaxArraySize is 1001
 
 
 def render(order: Order) -> list[JobFile]:
@@ -22,6 +23,15 @@ def render(order: Order) -> list[JobFile]:
     behind = ["", *("afterany" if job.slices else "afterok" for job in jobs)]
     files = [JobFile(job.file, job_text(order, job)) for job in jobs]
     return [*files, _script(order, list(zip([job.file for job in jobs], behind, strict=False)))]
+
+
+def warnings(order: Order) -> list[str]:
+    """Return a line for what the cluster's own limits may refuse."""
+    most = max((job.slices for job in chain(order)), default=0) if order.recipe.cluster.shape == "arrays" else 0
+    if most <= _USUAL_ARRAY:
+        return []
+    said = f"warning: an array of {most:,} tasks: Slurm takes it where MaxArraySize is above {most - 1:,}"
+    return [f"{said} (`scontrol show config`; 1,001 unless it says otherwise); else lower --array"]
 
 
 def hand_over(order: Order) -> HandOver:
@@ -72,6 +82,10 @@ def _script(order: Order, jobs: list[tuple[str, str]]) -> JobFile:
         "# submit, which runs this; it can be run alone, and again: what is done stays done.",
         "#   afterany: when every task of the array has ended, however; the job behind it settles what one left undone",
         "#   afterok:  when the job before has settled its step; if it fails, what is behind it is cancelled",
+        "# To stop it, with the numbers of all jobs that it prints, first what waits, then what runs, which drains:",
+        "#   scancel --state=PENDING JOB...",
+        "#   scancel --signal=TERM --batch JOB...",
+        "# `scancel JOB` alone kills what has not ended after the cluster's KillWait (30 s); the next run resumes.",
         "set -euo pipefail",
         'cd -- "$(dirname -- "$0")"',
         noted("mkdir -p logs", "Slurm does not make it, and a job without its log fails"),
@@ -82,11 +96,23 @@ def _script(order: Order, jobs: list[tuple[str, str]]) -> JobFile:
         '    echo "${id%%;*}"',
         "}",
         "",
+        "# A chain that ends in its midst waits in the queue as far as it goes.",
+        "queued=()",
+        "told() {",
+        "    local code=$?",
+        '    if [ "$code" -ne 0 ] && [ "${#queued[@]}" -gt 0 ]; then',
+        '        echo "not all jobs were handed over; queued: ${queued[*]}" >&2',
+        '        echo "cancel them before this is run again: scancel ${queued[*]}" >&2',
+        "    fi",
+        "}",
+        "trap told EXIT",
+        "",
     ]
     before = ""
     for number, (file, behind) in enumerate(jobs, 1):
         job = f"job{number:02}"
         waits = f'--dependency="{behind}:${before}" ' if before else ""
-        lines += [f"{job}=$(hand_over {waits}{quoted(file)})", f'echo "${job} {file}"']
+        lines += [f"{job}=$(hand_over {waits}{quoted(file)})", f'queued+=("${job}")', f'echo "${job} {file}"']
         before = job
+    lines.append('echo "to stop: scancel --state=PENDING ${queued[*]}; scancel --signal=TERM --batch ${queued[*]}"')
     return JobFile(SCRIPT, "\n".join(lines) + "\n", 0o755)

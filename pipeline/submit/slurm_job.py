@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.submit.binds import named_folders
 from pipeline.submit.order import RECIPE_FILE, JobNeed, Order
 from pipeline.submit.shell import array, clock, expandable, noted, option, pattern, quoted, raw_option
 
@@ -124,11 +125,15 @@ def inside(order: Order, program: tuple[str, ...], *, gpus: int) -> list[str]:
     cluster = order.recipe.cluster
     if not cluster.container:
         return [" ".join(quoted(word) for word in program)]
-    places = dict.fromkeys(place for place in (order.directory, order.folder, order.workdir) if place.startswith("/"))
+    own = [place for place in (order.directory, order.folder, order.workdir) if place.startswith("/")]
+    within = tuple(f"{place}/" for place in own)
+    named = [place for place in named_folders(order.recipe) if not f"{place}/".startswith(within)]
+    places = dict.fromkeys([*own, *named])
     seen = [f"--bind {quoted(place)}" for place in places]
     seen += ['--bind "$scratch"'] if cluster.scratch else []
     enter = "apptainer exec --nv" if gpus else "apptainer exec"
-    return [enter, *seen, quoted(cluster.container), " ".join(quoted(word) for word in program)]
+    bound = "# Bound: where the jobs were submitted, their files, the workdir, folders the recipe names, scratch."
+    return [bound, enter, *seen, quoted(cluster.container), " ".join(quoted(word) for word in program)]
 
 
 def settings(order: Order) -> list[str]:
@@ -151,8 +156,9 @@ def drained(order: Order, need: JobNeed, *, sliced: bool = False) -> list[str]:
     return [
         f"# {need.drain_s} s before the time limit Slurm sends USR1 to this shell, which passes it on: the run then",
         "# finishes the partitions it has begun, starts no other, and ends with 143. It is not started by srun, which",
-        "# would hand the signal to every process of the run. TERM comes with scancel: the same, but the job does not",
-        "# come back.",
+        "# would hand the signal to every process of the run. `scancel JOB` sends TERM to every process of the job,",
+        "# and kills what is left after the cluster's KillWait (30 s). To have it drain and stay away:",
+        "#   scancel --signal=TERM --batch JOB",
         "warned=",
         "child=",
         'trap \'warned=yes; [ -z "$child" ] || kill -USR1 "$child"\' USR1',

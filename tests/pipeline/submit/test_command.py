@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,38 @@ def test_an_unknown_cluster_is_named(submit):
     done = submit("--to", "pbs")
     assert done.exit_code == 2
     assert "slurm, ray, kuberay" in done.stderr
+
+
+def test_jobs_that_could_not_start_are_not_handed_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = ("--recipe", "rs5m", "--set", 'sources.cc3m.metadata=["cc3m.tsv"]')
+    run = CliRunner().invoke(app, ["run", *recipe])
+    done = CliRunner().invoke(app, ["submit", "--to", "slurm", "--workdir", "build/rs5m", *recipe])
+    assert (done.exit_code, run.exit_code) == (2, 2)
+    assert run.stderr.splitlines()[-1] in done.stderr
+    assert not (tmp_path / "jobs").exists()
+    tried = CliRunner().invoke(app, ["submit", "--to", "slurm", "--dry-run", *recipe])
+    assert tried.exit_code == 0
+    assert "warning: these jobs would not be handed over: sources." in tried.stderr
+    assert "price of what is to do" in tried.stderr
+
+
+def test_a_chain_that_ends_in_its_midst_says_what_is_queued(submit, tmp_path, monkeypatch):
+    tool = tmp_path / "bin" / "sbatch"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\necho >> {tmp_path}/n\n[ $(wc -l < {tmp_path}/n) -lt 3 ] && wc -l < {tmp_path}/n\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    assert submit().exit_code == 2
+    told = subprocess.run(["bash", "jobs/nano/submit.sh"], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (1, "")
+    (tmp_path / "n").unlink()
+    told = subprocess.run(["bash", "jobs/nano/submit.sh"], capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert "queued: 1 2\n" in told.stderr
+    assert "scancel 1 2\n" in told.stderr
+
+
+def test_an_array_that_slurm_may_not_take_is_warned_of(submit):
+    assert "MaxArraySize is above 1,000" in submit("--dry-run", "--array", "1001").stderr
+    assert "MaxArraySize" not in submit("--dry-run", "--array", "1000").stderr

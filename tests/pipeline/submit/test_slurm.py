@@ -31,6 +31,7 @@ SETTINGS = (
     'cluster.job_hours={"download.fetch"=47.5}',
     'cluster.extra=["--mail-type=FAIL", "--mail-user=me@example.org"]',
     'cluster.setup=["export RS5M_CACHE=/shared/cache"]',
+    'sources.cc3m.metadata=["/data/cc3m/*.tsv"]',
 )
 
 
