@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pipeline.executors.attempt import describe
 from pipeline.executors.nodes import Node, Nodes
 
 _EVERY_S = 1.0
@@ -20,7 +21,7 @@ class Head:
     """A thread that asks the head for its nodes, again and again.
 
     It tries the doors first: Ray itself waits for a minute and then ends the process, traceback and all. An
-    answer that does not come counts as silence too.
+    answer that does not come, or cannot be used, counts as silence too.
 
     Args:
         doors: Whose silence ends the run: words for it, and where it listens (HOST:PORT).
@@ -67,13 +68,19 @@ class Head:
 
     def _listen(self) -> None:
         while not self._stop.wait(_EVERY_S):
-            self.missing = next((f"{who} at {door}" for who, door in self._doors.items() if not answers(door)), "")
-            if self.missing:
-                continue
-            came, lost = self._nodes.take(self._table())
-            self._heard_s = time.monotonic()
-            if came or lost:
-                self._changed(came, lost)
+            try:
+                self._hear()
+            except Exception as error:  # noqa: BLE001  (a thread's edge: whatever Ray raises, the next turn may hear)
+                self.missing = f"the head of the Ray cluster ({describe(error)})"
+
+    def _hear(self) -> None:
+        self.missing = next((f"{who} at {door}" for who, door in self._doors.items() if not answers(door)), "")
+        if self.missing:
+            return
+        came, lost = self._nodes.take(self._table())
+        if came or lost:
+            self._changed(came, lost)
+        self._heard_s = time.monotonic()
 
 
 def answers(address: str, timeout_s: float = _DOOR_S) -> bool:

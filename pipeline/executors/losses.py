@@ -35,6 +35,11 @@ class Losses:
         """Take in that the head lists a node no more."""
         self._add(node.key, node, None)
 
+    def back(self, node: Node) -> None:
+        """Take in that a node is there, maybe again: if it is lost after that, it is told anew."""
+        with self._lock:
+            self._told.discard(node.key)
+
     def add(self, key: str, finished: Finished) -> None:
         """Take in a task that was lost with a node; its key is empty where Ray does not name it."""
         self._nodes.lose(key)
@@ -47,13 +52,14 @@ class Losses:
             due = {key: loss for key, loss in self._gathering.items() if now - loss.since_s >= _GATHER_S}
             for key in due:
                 del self._gathering[key]
+            new = due.keys() - self._told
+            self._told |= new
         for key, loss in due.items():
             name = loss.node.text() if loss.node else f"({key[:8] or 'unknown'})"
             for finished in loss.tasks:
                 if isinstance(finished.outcome, TaskFailure):
                     finished.outcome.message = f"{finished.spec.name}: its node {name} was lost; done again elsewhere"
-            if key not in self._told or loss.tasks:
-                self._told.add(key)
+            if key in new or loss.tasks:
                 self._tell("node_lost", node=name, tasks=len(loss.tasks))
         return [finished for loss in due.values() for finished in loss.tasks]
 

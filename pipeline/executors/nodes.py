@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 _OWN = ("node:", "accelerator_type:", "memory", "object_store_memory")  # what Ray lists beside what tasks ask for
+DOUBT_S = 90.0
+"""How long a node stays lost that the head lists as alive; it finds out within 65 s: 5 tries of 3 s and 10 s each."""
 _SLACK = 1e-6  # fractions are sums of floats: ten shares of 0.1 are a whole GPU
 
 
@@ -61,10 +64,16 @@ class Node:
 
 
 class Nodes:
-    """The nodes as last heard of; read by the driver while a thread of its own takes in what the head lists."""
+    """The nodes as last heard of; read by the driver while a thread of its own takes in what the head lists.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Seconds from any moment on.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
+        self._doubted: dict[str, float] = {}
         self._alive: dict[str, Node] = {}
         self._known: dict[str, Node] = {}
 
@@ -76,18 +85,27 @@ class Nodes:
         """
         alive = {node.key: node for node in map(_node, table) if node}
         with self._lock:
-            came = [node for key, node in alive.items() if key not in self._known]
+            # Of a node that a task was lost on, the head may go on saying that it is alive; for long, and it is right.
+            now = self._clock()
+            self._doubted = {k: since for k, since in self._doubted.items() if k in alive and now - since < DOUBT_S}
+            believed = {key: node for key, node in alive.items() if key not in self._doubted}
+            came = [node for key, node in believed.items() if key not in self._alive]
             lost = [node for key, node in self._alive.items() if key not in alive]
-            # Of a node that a task was lost on, the head may say for another twenty seconds that it is alive.
-            known_lost = set(self._known) - set(self._alive)
-            self._alive = {key: node for key, node in alive.items() if key not in known_lost}
+            self._alive = believed
             self._known |= alive
         return came, lost
 
     def lose(self, key: str) -> Node | None:
-        """Take a node for lost before the head says so; return it the first time."""
+        """Take a node for lost before the head says so, until it has denied that for long; return it the first time."""
         with self._lock:
+            if key in self._alive or key in self._doubted:
+                self._doubted[key] = self._clock()
             return self._alive.pop(key, None)
+
+    def is_lost(self, key: str) -> bool:
+        """Return whether a node was there and is no more."""
+        with self._lock:
+            return key in self._known and key not in self._alive
 
     def named(self, key: str) -> Node | None:
         """Return a node, lost ones included."""

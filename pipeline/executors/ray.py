@@ -44,12 +44,14 @@ _PROBE_S = 5.0
 _NOTE_S = 5.0  # a silence that is said
 _UNSERVED_S = 5.0  # nodes of a cluster that is just starting come within it
 _OVERTIME_S = 5.0  # for a task that is told of its deadline; then its process ends
+_GONE_S = 10.0  # a node whose actor died is tried for so long: its first packets may be lost, or its queue be full
 _STORES: dict[str, Store] = {}
 _GONE = (
     ray.exceptions.NodeDiedError,
     ray.exceptions.LocalRayletDiedError,
     ray.exceptions.ObjectLostError,  # an outcome too large to travel with the answer lies on the node; OwnerDied is one
 )
+_DIED = (ray.exceptions.WorkerCrashedError, ray.exceptions.RayActorError)
 
 
 @dataclass(slots=True)
@@ -127,6 +129,7 @@ class RayTasks:
         arguments = (self._store.uri, self._store.options, code_digest(), self._deadline_s, spec)
         worker = None
         if needs.gpus:
+            self._idle = [idle for idle in self._idle if not self._nodes.is_lost(idle.node)]
             worker = self._idle.pop() if self._idle else _GpuWorker(needs)
             reference = worker.actor.attempt.remote(*arguments)
         else:
@@ -184,9 +187,12 @@ class RayTasks:
         if node is not None:
             self._losses.add(node, Finished(task.spec, TaskFailure("node_lost", task.spec.name), seconds))
             return []
-        if seconds >= self._deadline_s:
-            return [Finished(task.spec, late(task.spec, self._deadline_s), seconds)]
-        return [Finished(task.spec, TaskFailure("lost", f"{task.spec.name}: {describe(error)}"), seconds)]
+        failure = TaskFailure("lost", f"{task.spec.name}: {describe(error)}")
+        if isinstance(error, _DIED) and seconds >= self._deadline_s + _OVERTIME_S:
+            # So it is where the process ended itself, but also where a task waited for a node: who died cannot say.
+            failure = late(task.spec, self._deadline_s)
+            failure.message += f", unless it waited for a node and then its process died by itself: {describe(error)}"
+        return [Finished(task.spec, failure, seconds)]
 
     def _lost_node(self, task: _Running, error: ray.exceptions.RayError) -> str | None:
         """Return the node that a task was lost with, empty if Ray does not name it; None if its process died alone."""
@@ -195,13 +201,14 @@ class RayTasks:
         if not isinstance(error, ray.exceptions.RayActorError):
             return None
         node = self._nodes.named(node_in(str(error)) or (task.worker.node if task.worker else ""))
-        if node and not answers(f"{node.address}:{node.port}"):
+        if node and (self._nodes.is_lost(node.key) or not answers(f"{node.address}:{node.port}", _GONE_S)):
             return node.key
         return (node.key if node else "") if error.preempted else None
 
     def _changed(self, came: list[Node], lost: list[Node]) -> None:
         """Hear from the head's thread."""
         for node in came:
+            self._losses.back(node)
             self._tell("node_joined", node=node.text(), has=words(node.resources))
         for node in lost:
             self._losses.gone(node)

@@ -10,7 +10,7 @@ import pytest
 from manifests.store import Store
 from pipeline.build import planner_over
 from pipeline.executors.asking import Asking
-from pipeline.executors.base import Finished
+from pipeline.executors.base import Finished, TaskFailure
 from pipeline.executors.ray import RayTasks
 from pipeline.line import step_named
 from pipeline.worker import Outcome, TaskSpec
@@ -26,6 +26,7 @@ class OnGpu:
     Attributes:
         specs: One spec a metadata file.
         told: Names of the events.
+        nodes: The cluster.
     """
 
     def __init__(self, nodes: RayNodes, workdir: Workdir) -> None:
@@ -36,6 +37,7 @@ class OnGpu:
         plans = planner.plan(step).partitions
         self.specs = [TaskSpec(p.step, p.partition, settings, p.params, final=False) for p in plans]
         self.told: list[str] = []
+        self.nodes = nodes
         self.node: RayNode = nodes.add(num_cpus=4, num_gpus=1, net=3)
         asking = Asking(0.5, {"filter.match": {"net": 1}}, 0.0)
         self.executor = RayTasks(store, 0, 60, nodes.address, asking, self._tell)
@@ -90,3 +92,20 @@ def test_tasks_share_a_gpu_and_a_lost_process_is_told_from_a_lost_node(on_gpu: O
     on_gpu.node.kill()
     assert [f.outcome.kind for f in on_gpu.collect(1)] == ["node_lost"]
     assert on_gpu.told == ["node_lost"]
+
+
+def test_processes_that_idle_on_a_lost_node_are_not_tried_one_by_one(on_gpu: OnGpu) -> None:
+    executor, specs = on_gpu.executor, on_gpu.specs
+    for spec in specs[:2]:
+        executor.submit(spec)
+    on_gpu.collect(2)
+    assert len(on_gpu.workers()) == 2  # both idle from now on
+    on_gpu.nodes.add(num_cpus=4, num_gpus=1, net=3)
+    on_gpu.node.kill()
+    executor.submit(specs[0])
+    (finished,) = on_gpu.collect(1)
+    if isinstance(finished.outcome, TaskFailure):  # the head may have told of the node before the task was lost
+        assert finished.outcome.kind == "node_lost"
+        executor.submit(specs[0])
+        (finished,) = on_gpu.collect(1)
+    assert isinstance(finished.outcome, Outcome)

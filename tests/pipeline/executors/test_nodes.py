@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 from pipeline.executors.asking import asking
 from pipeline.executors.base import Finished, TaskFailure
 from pipeline.executors.losses import Losses, node_in
-from pipeline.executors.nodes import Needs, Nodes
+from pipeline.executors.nodes import DOUBT_S, Needs, Nodes
 from pipeline.worker import TaskSpec
 
 _STEPS = ["download.fetch", "outlier.embed"]
@@ -62,6 +62,38 @@ def test_a_node_that_a_task_was_lost_on_is_lost_whatever_the_head_still_lists() 
     assert nodes.take(rows) == ([], [])
     assert nodes.room(Needs("s")) == 1
     assert nodes.named(lost.key) == lost
+    assert nodes.is_lost(lost.key)
+    assert not nodes.is_lost(str(rows[0]["NodeID"]))
+    assert not nodes.is_lost("")
+
+
+def test_a_node_taken_for_lost_by_mistake_is_believed_in_when_the_head_has_listed_it_for_long() -> None:
+    now_s = [1000.0]
+    nodes, rows = Nodes(lambda: now_s[0]), [_row("a", CPU=1.0), _row("b", CPU=2.0)]
+    nodes.take(rows)
+    key = str(rows[1]["NodeID"])
+    nodes.lose(key)
+    now_s[0] += 30
+    assert nodes.lose(key) is None  # another task was lost on it: the time begins anew
+    now_s[0] += DOUBT_S - 1
+    assert nodes.take(rows) == ([], [])
+    now_s[0] += 1
+    came, lost = nodes.take(rows)
+    assert ([node.key for node in came], lost) == ([key], [])
+    assert nodes.room(Needs("s")) == 3
+    assert not nodes.is_lost(key)
+    assert nodes.take(rows) == ([], [])
+
+
+def test_a_node_taken_for_lost_that_the_head_then_drops_stays_lost() -> None:
+    now_s = [0.0]
+    nodes, rows = Nodes(lambda: now_s[0]), [_row("a", CPU=1.0), _row("b", CPU=2.0)]
+    nodes.take(rows)
+    nodes.lose(str(rows[1]["NodeID"]))
+    for _ in range(3):
+        assert nodes.take([rows[0], _row("b", alive=False)]) == ([], [])
+        now_s[0] += DOUBT_S
+    assert nodes.room(Needs("s")) == 1
 
 
 def test_a_lost_node_is_told_once_with_all_its_tasks(monkeypatch) -> None:
@@ -77,6 +109,15 @@ def test_a_lost_node_is_told_once_with_all_its_tasks(monkeypatch) -> None:
     assert told == [("node_lost", {"node": f"b:7000 ({key[:8]})", "tasks": 2})]
     assert "its node b:7000 (" in finished[0].outcome.message
     assert losses.due() == []
+    node = nodes.named(key)
+    assert node
+    losses.gone(node)
+    losses.due()
+    assert len(told) == 1
+    losses.back(node)
+    losses.gone(node)
+    losses.due()
+    assert told[1:] == [("node_lost", {"node": node.text(), "tasks": 0})]
 
 
 def test_rays_words_name_the_node() -> None:

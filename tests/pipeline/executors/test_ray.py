@@ -4,6 +4,7 @@ Ray is started once, from a folder in which a foreign `stages` lies in wait.
 """
 
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -106,6 +107,31 @@ def test_a_worker_that_dies_by_itself_is_not_a_lost_node(executor, tasks, collec
     failure = collect(executor, 1)["hanging"].outcome
     assert failure.kind == "lost"
     assert failure.message.startswith("filter.match/hanging: WorkerCrashedError: ")
+
+
+@pytest.mark.parametrize(
+    ("overtime_s", "kind", "says"),
+    [
+        (
+            0.0,
+            "deadline",
+            r": stopped after 0 s \(run.partition_deadline_s\), unless it waited .*: WorkerCrashedError: ",
+        ),
+        (600.0, "lost", ": WorkerCrashedError: "),
+    ],
+)
+def test_a_worker_that_dies_long_after_its_task_was_given_is_not_hidden_behind_the_deadline(
+    executor, tasks, collect, monkeypatch, overtime_s, kind, says
+):
+    executor.submit(tasks.hanging)
+    tasks.begun()
+    monkeypatch.setattr(executor, "_deadline_s", 0.0)  # of the driver alone: the worker has not been told of it
+    monkeypatch.setattr("pipeline.executors.ray._OVERTIME_S", overtime_s)
+    (worker,) = [pid for pid in children(os.getpid()) if b"ray::_attempt" in _command(pid)]
+    os.kill(worker, signal.SIGSEGV)
+    failure = collect(executor, 1)["hanging"].outcome
+    assert failure.kind == kind
+    assert re.match(f"filter.match/hanging{says}", failure.message)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{free}", "nonsense", "127.0.0.1:x", "ray://127.0.0.1:{free}"])
