@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,6 +18,7 @@ from manifests.objects import StoreError, StoreRefusedError
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
+_SAID_AFTER_S = 5.0
 _T = TypeVar("_T")
 
 # Kinds of errors that stores' clients raise beside OSError; a client that is not loaded raised none.
@@ -40,11 +42,46 @@ _LASTING_KINDS = frozenset({
     "CredentialRetrievalError", "InvalidRegionError", "NoCredentialsError", "NoRegionError", "ParamValidationError",
     "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError", "UnauthorizedSSOTokenError",
 })  # fmt: skip
+_UNREACHABLE_KINDS = frozenset({
+    "ClientConnectorError", "ConnectionRefusedError", "ConnectTimeout", "ConnectTimeoutError",
+    "EndpointConnectionError", "NewConnectionError", "ProxyConnectionError", "SSLError", "gaierror",
+})  # fmt: skip
 _LASTING = (FileExistsError, FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 class ShortReadError(OSError):
     """Fewer bytes came than the object holds."""
+
+
+class _Voice:
+    """Says that a store is waited for: many operations meet one outage, and it is said once."""
+
+    def __init__(self) -> None:
+        self.say: Callable[[str], None] | None = None
+        self._lock = threading.Lock()
+        self._said_s: dict[str, float] = {}
+
+    def tell(self, where: str, words: str, patience_s: float) -> None:
+        if self.say is None:
+            return
+        now_s = time.monotonic()
+        with self._lock:
+            if now_s - self._said_s.get(where, -float("inf")) < patience_s:
+                return
+            self._said_s[where] = now_s
+        self.say(words)
+
+
+_VOICE = _Voice()
+
+
+def say_through(say: Callable[[str], None] | None) -> None:
+    """Have one line said when a store has not answered for some seconds and is asked on.
+
+    Args:
+        say: Called with the line, from whatever thread; None, as in workers, whom nobody told: nothing is said.
+    """
+    _VOICE.say = say
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -103,9 +140,14 @@ def patiently(call: Callable[[], _T], where: str, what: str, patience_s: float) 
             if waited_s + pause_s > patience_s:
                 raise StoreError(
                     f"{where}: {what} failed {attempts} times in {waited_s:.0f} s, beside the client's own attempts; "
-                    f"the last time: {_words(error)}; nothing half-written counts: run the same command again when the "
-                    "store answers, or let it be asked for longer with --set store.patience_s=SECONDS"
+                    f"the last time: {_words(error)}; {_address(error)}nothing half-written counts: run the same "
+                    "command again when the store answers, or let it be asked for longer with "
+                    "--set store.patience_s=SECONDS"
                 ) from error
+            if waited_s + pause_s >= _SAID_AFTER_S:
+                problem = "does not answer" if _is_unreachable(error) else "answers with errors"
+                words = f"{where} {problem}: {_words(error)}; asking for up to {patience_s:g} s"
+                _VOICE.tell(where, words, patience_s)
         time.sleep(pause_s)
 
 
@@ -121,7 +163,23 @@ def _status(error: BaseException) -> int | None:
 
 
 def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".strip()
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Return whether no server was met at all: a name that is not known, a port that is not open."""
+    one: BaseException | None = error
+    while one is not None:
+        if any(kind.__name__ in _UNREACHABLE_KINDS for kind in type(one).__mro__):
+            return True
+        one = one.__cause__ or one.__context__
+    return False
+
+
+def _address(error: BaseException) -> str:
+    if not _is_unreachable(error):
+        return ""
+    return "check the store's address, store.endpoint (for S3 also AWS_ENDPOINT_URL), and this machine's network; "
 
 
 def _refused(where: str, what: str, error: BaseException) -> str:

@@ -20,11 +20,13 @@ def store_options(uri: str, access: StoreAccess) -> dict[str, Any]:
     """Return what `manifests.store.Store` is told of a workdir; what is not set is left to the SDK and its environment.
 
     Raises:
-        ValueError: If a setting means nothing to this kind of store.
+        ValueError: If a setting means nothing to this kind of store, or the URI names no bucket.
     """
     if "://" not in uri:
         return {}
     kind = uri.partition("://")[0].rpartition("::")[2]
+    if kind in _ENDPOINT and not uri.partition("://")[2].partition("/")[0]:
+        raise ValueError(f"names no bucket; write {kind}://BUCKET/FOLDER")
     options: dict[str, Any] = {"patience_s": access.patience_s}
     if access.endpoint:
         if kind not in _ENDPOINT:

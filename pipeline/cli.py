@@ -59,13 +59,16 @@ def run(
     """Build the dataset, or part of it; resume what was stopped, redo only what a changed setting touches."""
     from pipeline.commands import run_build
     from pipeline.commands_read import show_plan
+    from pipeline.errors import UserError
 
     overrides = [*(set_ or [])]
     overrides += [f'run.executor="{executor}"'] if executor else []
     overrides += [f"run.workers={workers}"] if workers is not None else []
     overrides += ["run.allow_mixed_profile=true"] if allow_mixed_profile else []
     with _one_line_errors():
-        settings, store = _open(recipe, workdir, overrides)
+        if as_json and not plan:
+            raise UserError("--json says how to print a plan: give --plan with it")
+        settings, store = _open(recipe, workdir, overrides, brief=plan)
         if plan:
             code = show_plan(settings, store, stage, until, source or [], as_json=as_json)
         else:
@@ -89,7 +92,7 @@ def submit(
     overrides = [*(set_ or [])]
     overrides += [f"cluster.array={array}"] if array is not None else []
     with _one_line_errors():
-        settings, store = _open(recipe, workdir, overrides)
+        settings, store = _open(recipe, workdir, overrides, brief=True)
         code = submit_build(settings, store, to, out, overrides, dry_run=dry_run)
     raise typer.Exit(code)
 
@@ -123,7 +126,7 @@ def status(
     with _one_line_errors():
         if (every or run_) and not watch:
             raise UserError("--every and --run say how to watch: give --watch with them")
-        settings, store = _open_existing(recipe, workdir, set_ or [])
+        settings, store = _open_existing(recipe, workdir, set_ or [], brief=not watch)
         if watch:
             code = watch_run(store, run_, every, as_json=as_json)
         else:
@@ -150,7 +153,7 @@ def report(
     from pipeline.commands_read import show_report
 
     with _one_line_errors():
-        settings, store = _open_existing(recipe, workdir, set_ or [])
+        settings, store = _open_existing(recipe, workdir, set_ or [], brief=True)
         code = show_report(settings, store, as_json=as_json, html=html)
     raise typer.Exit(code)
 
@@ -180,7 +183,7 @@ def explain(
     from pipeline.commands_read import show_explanation
 
     with _one_line_errors():
-        settings, store = _open_existing(recipe, workdir, set_ or [])
+        settings, store = _open_existing(recipe, workdir, set_ or [], brief=True)
         code = show_explanation(settings, store, query, as_json=as_json)
     raise typer.Exit(code)
 

@@ -87,6 +87,7 @@ class Looks:
         if run and not _NAME.fullmatch(run):
             raise UserError(f"--run {run!r}: give the name of a folder below {store.uri}/runs")
         if self._see(self._folder) is None:
+            self._check_there(run)
             raise UserError(
                 f"{store.uri}/{self._folder}/{NOW} cannot be read ({self._trouble[self._folder]}); "
                 "`rs5m-build status` tells what is committed"
@@ -107,6 +108,14 @@ class Looks:
             life = self._judge(pulse)
         rest = [other.now for folder, other in others.items() if folder != self._folder]
         return Look(pulse.now, life, self._silent_s(pulse), rest, self._trouble.get(self._folder, ""))
+
+    def _check_there(self, run: str) -> None:
+        """Raise UserError if the workdir has no folder of that run."""
+        folders = run_folders(self._store)
+        if self._folder in folders:
+            return
+        newest = f"the newest is {folders[0].removeprefix('runs/')}" if folders else "it has no run yet"
+        raise UserError(f"no run {run} in {self._store.uri}; {newest}")
 
     def _newest(self) -> str:
         for folder in run_folders(self._store)[:_OTHERS]:

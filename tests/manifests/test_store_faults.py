@@ -46,7 +46,7 @@ def quiet(server: FaultyStore) -> Iterator[FaultyStore]:
 
 def store_at(server: FaultyStore, path: Path, patience_s: float = 30.0, attempts: int = 1) -> Store:
     access = StoreAccess(endpoint=server.endpoint, patience_s=patience_s, attempts=attempts)
-    return Store(f"s3://bucket/{path.name}", store_options("s3://", access))
+    return Store(f"s3://bucket/{path.name}", store_options("s3://bucket", access))
 
 
 @pytest.mark.parametrize("fault", KINDS)
@@ -129,7 +129,7 @@ def test_a_store_that_stays_away_is_given_up_with_words(quiet: FaultyStore, tmp_
 
 def test_what_would_be_met_again_is_not_asked_again(quiet: FaultyStore, tmp_path: Path) -> None:
     access = StoreAccess(endpoint=quiet.endpoint)
-    store = Store("s3://no-such-bucket/work", store_options("s3://", access))
+    store = Store("s3://no-such-bucket/work", store_options("s3://no-such-bucket", access))
     with pytest.raises(StoreRefusedError, match="check that the bucket exists"):
         store.read("workdir.json")
     assert quiet.requests["GET"] == 1

@@ -75,6 +75,22 @@ def test_a_plan_creates_nothing(command, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_json_without_a_plan_builds_nothing(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = command(*_run("--json"))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "give --plan with it" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///folder", "gs://"])
+def test_an_object_store_without_a_bucket_is_refused_before_it_is_asked(command, uri):
+    done = command("status", "--workdir", uri)
+    assert done.exit_code == 2
+    assert "names no bucket" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_the_workdir_is_below_build_under_the_recipes_name(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command(*_run("--stage", "filter.match")).exit_code == 0

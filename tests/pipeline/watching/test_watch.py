@@ -49,6 +49,10 @@ def test_a_workdir_without_a_run_and_a_run_without_numbers_are_said_so(bare, bui
     result = _watch(built, "--run", "../../x")
     assert result.exit_code == 2
     assert "--run" in result.stderr
+    result = _watch(built, "--run", "nosuch")
+    (newest,) = sorted(path.name for path in (built.path / "runs").iterdir())[-1:]
+    assert result.exit_code == 2
+    assert f"no run nosuch in {built.path}; the newest is {newest}" in result.stderr
 
 
 def test_a_run_is_followed_while_it_goes_on_and_found_dead_when_it_was_killed(fresh):
