@@ -66,6 +66,9 @@ class CommitStore:
     Args:
         store: The workdir.
         remembers: Whether what many commits say may go to the workdir's cache.
+
+    Attributes:
+        removals: How many commits it removed.
     """
 
     def __init__(self, store: Store, *, remembers: bool = True) -> None:
@@ -76,6 +79,7 @@ class CommitStore:
         self._read_bytes = 0
         self._made: dict[str, dict[str, tuple[int, str]]] = {}
         self._removed: set[str] = set()
+        self.removals = 0
 
     def step(self, step: str) -> StepCommits:
         """List one step's commits."""
@@ -194,6 +198,7 @@ class CommitStore:
         self._made.get(name.step, {}).pop(name.file, None)
         self._store.remove(name.path)
         self._removed.add(name.path)
+        self.removals += 1
 
     def _is_gone(self, path: str) -> bool:
         """Whether a listed commit was removed here, and not made anew by another since."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 import polars as pl
 
 from manifests.commits import CommitStore, CorruptCommitError
+from manifests.fingerprint import Parts
 from manifests.manifest import CommitName, Manifest
-from manifests.recipe import Recipe
+from manifests.recipe import Recipe, Settings
 from manifests.schemas import TABLES
 from manifests.store import Entry, Store
 from pipeline.errors import UserError
@@ -22,12 +24,17 @@ from pipeline.line import LINE
 from pipeline.locks import LAG_BEATS, Lock
 from pipeline.metadata import metadata_slices
 from pipeline.planner import Planner
+from pipeline.plans import StepPlan
+from pipeline.surroundings import Surroundings
 from pipeline.table_scan import scan
 
 _DATA = ("data", "ledger")
 _MAY_BE_CORRUPT = (*_DATA, "release", "commits")
 _MAY_BE_TEMPORARY = (*_MAY_BE_CORRUPT, "runs", "cache")
 _POINTS_INTO_TARS = {"fetched": "tar", "plan": "image_tar"}
+
+Standing = dict[str, tuple[CommitName, Manifest]]
+"""Commits and what they say, by path."""
 
 
 @dataclass(slots=True)
@@ -44,6 +51,7 @@ class Collected:
     files: list[Entry] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
     kept_steps: list[str] = field(default_factory=list)
+    unclear_steps: list[str] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:
@@ -60,7 +68,7 @@ def collect(recipe: Recipe, store: Store, say: Callable[[str], None], *, dry_run
         say: Told when another run's lock is watched.
         dry_run: Remove nothing.
         superseded: Also the commits that the current recipe's plan does not count (lower passes, other settings), and
-            the files that only they point at.
+            the files that only they point at; those of other models or another numeric profile stay.
 
     Raises:
         LockHeldError: If a run works here.
@@ -73,7 +81,7 @@ def collect(recipe: Recipe, store: Store, say: Callable[[str], None], *, dry_run
         commits, found = CommitStore(store), Collected()
         standing = _standing(commits)
         if superseded:
-            counted = _counted(recipe, store, commits, found)
+            counted = _counted(recipe, store, commits, standing, found)
             found.commits = sorted(path for path in standing if path not in counted)
         referenced = _referenced(store, [m for path, (_, m) in standing.items() if path not in set(found.commits)])
         found.files = sorted(_unreferenced(store, referenced), key=lambda entry: entry.path)
@@ -92,6 +100,11 @@ def collected_lines(found: Collected, *, dry_run: bool) -> list[str]:
     lines += [
         f"kept the earlier commits of {step}: it is not settled under these settings" for step in found.kept_steps
     ]
+    lines += [
+        f"kept all commits of {step}: what it reads was made under more than one numeric profile or model, "
+        "with different results"
+        for step in found.unclear_steps
+    ]
     counts = f"{len(found.files)} files, {found.bytes:,} bytes"
     return [*lines, f"{verb} {counts}" + (f", and {len(found.commits)} commits" if found.commits else "")]
 
@@ -103,7 +116,7 @@ def _let_lists_catch_up(store: Store, beat_s: float, say: Callable[[str], None])
         time.sleep(LAG_BEATS * beat_s)
 
 
-def _standing(commits: CommitStore) -> dict[str, tuple[CommitName, Manifest]]:
+def _standing(commits: CommitStore) -> Standing:
     """Return every commit by path."""
     try:
         return {n.path: (n, commits.read(n)) for step in commits.steps() for n in commits.step(step).all()}
@@ -111,26 +124,66 @@ def _standing(commits: CommitStore) -> dict[str, tuple[CommitName, Manifest]]:
         raise UserError(f"{error}; or run `rs5m-build verify`, which sets it aside") from error
 
 
-def _counted(recipe: Recipe, store: Store, commits: CommitStore, found: Collected) -> set[str]:
+def _counted(recipe: Recipe, store: Store, commits: CommitStore, standing: Standing, found: Collected) -> set[str]:
     """Return the paths of the commits that stay.
 
-    Those the current plan counts, all of steps not settled yet, and those of trainings, which stand beside the line.
+    Those the current plan counts, and those that differ from them at most in models and numeric profile: another
+    machine counts those, and which of them is the newer one is not known here. All of steps that are not settled yet,
+    and of steps that read what such generations of commits say differently. Those of trainings, which stand beside the
+    line.
     """
+    line = {step.name for step in LINE}
     if recipe.world and store.size("world/world.json") is None:
         found.kept_steps = commits.steps()
-        return {name.path for step in commits.steps() for name in commits.step(step).all()}
+        return set(standing)
     planner = Planner(recipe, store, commits, metadata_slices(recipe, store, needed=()), reading=True)
-    stay: set[str] = set()
+    stay, unclear = {path for path, (name, _) in standing.items() if name.step not in line}, set[str]()
     for step in LINE:
         plan = planner.plan(step)
-        if plan.complete:
-            passes = [commits.step(step.name).passes(p.partition, p.fingerprint)[-1] for p in plan.partitions]
-            stay |= {name.path for name in passes}
-        else:
-            stay |= {name.path for name in commits.step(step.name).all()}
+        of_step = {path: made for path, made in standing.items() if made[0].step == step.name}
+        if not plan.complete:
+            stay |= set(of_step)
             found.kept_steps.append(step.name)
-    trained = [name for name in commits.steps() if name not in {step.name for step in LINE}]
-    return stay | {name.path for step in trained for name in commits.step(step).all()}
+        elif any(given.step in unclear for given in step.inputs):
+            stay |= set(of_step)
+            unclear.add(step.name)
+            found.unclear_steps.append(step.name)
+        else:
+            alike = _alike(plan, Surroundings(step, Settings(planner.settings(step)), lenient=True), of_step)
+            stay |= {name.path for name, _ in chain.from_iterable(alike.values())}
+            if any(len({_said(manifest) for _, manifest in made}) > 1 for made in alike.values()):
+                unclear.add(step.name)
+    return stay
+
+
+def _alike(plan: StepPlan, here: Surroundings, standing: Standing) -> dict[str, list[tuple[CommitName, Manifest]]]:
+    """Return the last passes of a step that equal its plan up to models and profile, by partition."""
+    newest: dict[tuple[str, str], tuple[CommitName, Manifest]] = {}
+    for name, manifest in standing.values():
+        last = newest.get((name.partition, name.fp16))
+        if last is None or last[0].number < name.number:
+            newest[name.partition, name.fp16] = (name, manifest)
+    wanted: dict[str, Parts] = {}
+    for partition in plan.partitions:
+        here.pins(partition.params)
+        given = {"inputs": plan.details.digests(partition.partition)}
+        wanted[partition.partition] = partition.parts.model_copy(update=given)
+    counted = {(partition.partition, partition.fingerprint[:16]) for partition in plan.partitions}
+    alike: dict[str, list[tuple[CommitName, Manifest]]] = {}
+    for name, manifest in newest.values():
+        planned = wanted.get(name.partition)
+        if planned and ((name.partition, name.fp16) in counted or here.is_alike(manifest.parts, planned)):
+            alike.setdefault(name.partition, []).append((name, manifest))
+    return alike
+
+
+def _said(manifest: Manifest) -> frozenset[tuple[str, str | None, str]]:
+    """Return what a commit's outputs say to the steps that read them."""
+    places = {given.table for step in LINE for given in step.inputs if given.step == manifest.step and given.places}
+    return frozenset(
+        (output.name, output.partition, output.sha256 if output.name in places else output.rows_digest)
+        for output in manifest.outputs
+    )
 
 
 def _referenced(store: Store, manifests: list[Manifest]) -> set[str]:

@@ -159,6 +159,7 @@ class Planner:
         """Yield every partition with its parts but the inputs, its batch and its fingerprint."""
         same = Surroundings(step, Settings(self.settings(step)), lenient=self._reading)
         frames: dict[tuple[tuple[str, str], ...], dict[int, Frame]] = {}
+        found: list[tuple[str, Frame, int, str]] = []
         recipe = {key: self._flat[key] for key in step.reads}
         whole = cast("int", self._flat[step.batched]) if step.batched else 0
         pins_of_most: dict[str, str] | None = None  # of the partitions that are told nothing
@@ -176,11 +177,6 @@ class Planner:
                 for batch in _halves(whole):
                     by_batch[batch] = Frame(with_batch(base, batch))
             frame, fingerprint = by_batch[0], by_batch[0].fingerprint(digests)
-            if self._reading and not standing.has(partition, fingerprint):
-                made = same.made_elsewhere(frame.parts(digests), listed.names.get(partition, {}), self._commits)
-                if made:
-                    yield partition, made, 0, made.fingerprint
-                    continue
             batch = 0
             for batch in _halves(whole):
                 frame, fingerprint = by_batch[batch], by_batch[batch].fingerprint(digests)
@@ -190,7 +186,13 @@ class Planner:
                 if whole:  # none was made: the setting's
                     batch, frame = whole, by_batch[whole]
                     fingerprint = frame.fingerprint(digests)
-            yield partition, frame, batch, fingerprint
+            found.append((partition, frame, batch, fingerprint))
+        lacking = [(p, frame) for p, frame, _, digest in found if self._reading and not standing.has(p, digest)]
+        planned = {partition: frame.parts(given.digests(partition)) for partition, frame in lacking}
+        made = same.made_elsewhere(planned, listed, self._commits) if planned else {}
+        for partition, frame, batch, fingerprint in found:
+            other = made.get(partition)
+            yield (partition, other, 0, other.fingerprint) if other else (partition, frame, batch, fingerprint)
 
     def _placed(
         self,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 
 from manifests.canonical import JsonValue
@@ -11,10 +11,10 @@ from manifests.commits import CommitStore, StepCommits
 from manifests.fingerprint import Change, Parts, changes
 from manifests.manifest import CommitName, Manifest, Receipt
 from manifests.records import Records, layout_digest
+from pipeline.earlier import Earlier
 from pipeline.plans import NO_COMMIT, PartitionPlan
-from pipeline.upstream import Outputs, layout_of
+from pipeline.upstream import Outputs
 from pipeline.worker import InputFile, PriorFiles
-from stages.places import archive_source
 from stages.step import Step
 
 
@@ -45,7 +45,7 @@ class StepDetails:
         self._commits = commits
         self._listed: StepCommits | None = listed
         self._given = given
-        self._earlier: _Earlier | None = None
+        self._earlier: Earlier | None = None
         self._places: dict[str, int] | None = None
         self._pooled = pooled
         self._is_retried = is_retried
@@ -72,22 +72,17 @@ class StepDetails:
         if not self._step.carries:
             return []
         if self._earlier is None:
-            self._earlier = _Earlier(self.records, layout_digest(self._pooled()))
+            layout = layout_digest(self._pooled())
+            self._earlier = Earlier(self._step, self._commits, self.records, layout, self.name)
         wanted = plan.parts.row_fingerprint(recording=self._step.recording)
+        found = self._earlier.commits(plan.partition, wanted)
         current = self.name(plan.row) if plan.row != NO_COMMIT else None
-        names = [self.name(row) for row in self._earlier.rows(plan.partition, wanted)]
         if current is not None:  # a pass of this very fingerprint takes the place of the one before it
-            names = [name for name in names if (name.partition, name.fp16) != (current.partition, current.fp16)]
-            names.insert(0, current)
-        equal = [(name, m) for name, m in self._standing(names) if m.row_fingerprint == wanted]
-        equal.sort(key=lambda f: (f[0] != current, f[1].partition != plan.partition, f[1].partition, f[1].fingerprint))
-        return [self._as_prior(manifest) for _, manifest in equal]
-
-    def _standing(self, names: Collection[CommitName]) -> Iterator[tuple[CommitName, Manifest]]:
-        """Yield commits, without those that were undone since they were listed."""
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                yield name, self._commits.read(name)
+            found = [c for c in found if (c.name.partition, c.name.fp16) != (current.partition, current.fp16)]
+            newest = self._earlier.read(current)
+            found += [newest] if newest and newest.row_fingerprint == wanted else []
+        found.sort(key=lambda c: (c.name != current, c.name.partition != plan.partition, c.name.partition, c.name.fp16))
+        return [self._as_prior(commit.files) for commit in found]
 
     def why(self, plan: PartitionPlan) -> list[Change]:
         """Return what changed since a partition's nearest earlier commit."""
@@ -124,16 +119,9 @@ class StepDetails:
             raise ValueError(f"{file} is no name of a commit")
         return name
 
-    def _as_prior(self, manifest: Manifest) -> PriorFiles:
-        tables = set(self._step.outputs)
-        return PriorFiles(
-            partition=manifest.partition,
-            layout=layout_of(manifest.facts),
-            settings=manifest.parts.recipe,
-            tables={o.name: o.path for o in manifest.outputs if o.name in tables and o.path.endswith(".parquet")},
-            ledger=manifest.ledger.path,
-            retry_failed=self._is_retried(f"{self._step.name}/{manifest.partition}"),
-        )
+    def _as_prior(self, files: PriorFiles) -> PriorFiles:
+        again = self._is_retried(f"{self._step.name}/{files.partition}")
+        return replace(files, retry_failed=True) if again else files
 
 
 class Given:
@@ -186,37 +174,3 @@ class Given:
     def params(self, partition: str) -> dict[str, JsonValue]:
         """Return what the step is told about a partition."""
         return self._params.get(partition, {})
-
-
-class _Earlier:
-    """The newest pass of every fingerprint of every partition, found by whose rows it may hold."""
-
-    def __init__(self, records: Records, layout: str) -> None:
-        names, layouts = records.values("name"), records.values("layout")
-        self._rows = records.values("row_fingerprint")
-        newest: dict[str, int] = {}
-        for row, name in enumerate(names):
-            other = newest.get(name[:-10])
-            if other is None or names[other] <= name:
-                newest[name[:-10]] = row
-        self._own: dict[str, list[int]] = {}
-        self._of_archive: dict[str | None, list[int]] = {}
-        self._elsewhere: list[int] = []
-        for key, row in newest.items():
-            partition = key.rpartition("@")[0]
-            self._own.setdefault(partition, []).append(row)
-            archive = archive_source(partition)
-            if archive is not None:
-                self._of_archive.setdefault(archive, []).append(row)
-            if layouts[row] != layout:
-                self._elsewhere.append(row)
-
-    def rows(self, partition: str, row_fingerprint: str) -> list[int]:
-        """Return the commits of equal row fingerprint that may hold a partition's rows.
-
-        Its own; of parts of the same archive, which may have been cut anew; of any partition cut another way.
-        """
-        archive = archive_source(partition)
-        others = self._elsewhere if archive is None else self._of_archive.get(archive, [])
-        rows = dict.fromkeys([*self._own.get(partition, []), *others])
-        return [row for row in rows if self._rows[row] == row_fingerprint]

@@ -1,5 +1,7 @@
 import time
 
+import polars as pl
+
 from manifests.commits import CommitStore
 from manifests.fingerprint import Parts
 from manifests.manifest import LedgerReceipt, Manifest
@@ -7,6 +9,7 @@ from manifests.recipe_files import load_recipe
 from manifests.store import Store
 from pipeline.garbage import collect
 from pipeline.locks import Lock
+from stages.outlier import embed
 from tests.pipeline.read_commands import ask
 
 
@@ -117,3 +120,42 @@ def test_files_of_commits_that_a_list_does_not_show_yet_stay(tmp_path):
     store.since_s = time.monotonic()
     collect(load_recipe("nano", ["run.lock_beat_s=0.2"]), store, lambda _: None, dry_run=False, superseded=False)
     assert [entry.path for entry in store.find("ledger")] == [receipt.path]
+
+
+def commits(workdir):
+    return {str(p.relative_to(workdir.path)) for p in (workdir.path / "commits").rglob("*.json")}
+
+
+def under(monkeypatch, version):
+    """Let scores be computed under another numeric profile."""
+    monkeypatch.setattr("stages.outlier.embed.numeric_profile", lambda _: {"library": version})
+
+
+def test_what_another_machine_counts_stays(settled, monkeypatch):
+    """A machine that could have made neither of two generations of scores removes neither."""
+    for version in ("1", "2"):
+        under(monkeypatch, version)
+        assert settled.run().exit_code == 0
+    made = {path for path in commits(settled) if path.startswith("commits/outlier.embed/")}
+    under(monkeypatch, "3")
+    answer = ask(settled, "gc", "--superseded")
+    assert "kept" not in answer.out
+    assert answer.out.endswith(" commits\n"), "lower passes go as ever"
+    assert made <= commits(settled)
+    for version in ("1", "2"):
+        under(monkeypatch, version)
+        assert not settled.run().had_work
+
+
+def test_what_reads_different_scores_of_two_machines_stays(settled, monkeypatch):
+    scores = embed._scores
+    assert settled.run().exit_code == 0
+    under(monkeypatch, "2")
+    monkeypatch.setattr(embed, "_scores", lambda *given: scores(*given).with_columns(pl.col("vlm") * 0.5))
+    assert settled.run().exit_code == 0
+    made = {path for path in commits(settled) if path.startswith(("commits/outlier.", "commits/shard."))}
+    assert len(list((settled.path / "commits/outlier.cut").iterdir())) == 2
+    under(monkeypatch, "3")
+    answer = ask(settled, "gc", "--superseded")
+    assert "kept all commits of outlier.cut: what it reads was made under more than one numeric profile" in answer.out
+    assert made <= commits(settled)

@@ -11,13 +11,22 @@ from manifests.store import Store
 from pipeline.line import LINE, step_named
 from pipeline.metadata import metadata_slices
 from pipeline.planner import Planner
+from pipeline.repair import set_aside
 from tests.world_building import Workdir
 
 
-def _planner(workdir: Workdir, *overrides: str, retry_failed: bool = False) -> Planner:
-    store, recipe = Store(str(workdir.path)), workdir.recipe(*overrides)
+def _planner(
+    workdir: Workdir,
+    *overrides: str,
+    retry_failed: bool = False,
+    reading: bool = False,
+    store: Store | None = None,
+    commits: CommitStore | None = None,
+) -> Planner:
+    store, recipe = store or Store(str(workdir.path)), workdir.recipe(*overrides)
     slices = metadata_slices(recipe, store)
-    return Planner(recipe, store, CommitStore(store), slices, retry_failed=retry_failed)
+    commits = commits or CommitStore(store)
+    return Planner(recipe, store, commits, slices, retry_failed=retry_failed, reading=reading)
 
 
 def _states(planner: Planner) -> dict[str, dict[str, int]]:
@@ -190,3 +199,78 @@ def test_a_part_of_an_archive_is_told_where_its_archives_lie(built):
             source = plan.partition.rpartition("-")[0]
             assert plan.params["source"] == source
             assert all(str(uri).startswith("world/archives/") for uri in plan.params["archives"])
+
+
+class Counting(Store):
+    """Counts how often each commit is read."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.reads: Counter[str] = Counter()
+
+    def read(self, path: str) -> bytes:
+        self.reads[path] += path.startswith("commits/")
+        return super().read(path)
+
+
+def test_commits_cut_another_way_are_read_once_whoever_may_hold_their_rows(settled, monkeypatch):
+    spread = "filter.buckets=5"
+    assert settled.run(spread, until="filter").exit_code == 0
+    alone = {p.name: p.prior for p in _plan(_planner(settled, spread), "download.fetch").partitions}
+    fetched = len([name for name in alone if "/web-" in name])
+    assert fetched > 2
+    assert all(len(prior) > 2 for name, prior in alone.items() if "/web-" in name)
+    monkeypatch.setattr("manifests.commits._KEPT_BYTES", 0)
+    store = Counting(str(settled.path))
+    plan = _plan(_planner(settled, spread, store=store), "download.fetch")
+    store.reads.clear()
+    together = {p.name: p.prior for p in reversed(plan.partitions)}
+    assert together == alone
+    assert sorted(alone) != list(together), "whoever asks first"
+    assert set(store.reads.values()) == {1}
+    shared = [files for prior in together.values() for files in prior if files.partition.startswith("web-")]
+    assert len({id(files.layout) for files in shared}) == len({files.layout.key for files in shared})
+
+
+def test_an_earlier_commit_that_is_undone_meanwhile_is_handed_out_no_more(settled):
+    spread = "filter.buckets=5"
+    assert settled.run(spread, until="filter").exit_code == 0
+    store = Store(str(settled.path))
+    commits = CommitStore(store)
+    plan = _plan(_planner(settled, spread, store=store, commits=commits), "download.fetch")
+    first, second, *_ = [p for p in plan.partitions if p.partition.startswith("web-")]
+    damaged = first.prior[-1].ledger
+    assert damaged in [files.ledger for files in second.prior]
+    assert set_aside(store, commits, damaged)
+    assert damaged not in [files.ledger for files in (*first.prior, *second.prior)]
+
+
+def _profiles(workdir: Workdir) -> dict[str, str]:
+    """Return which library the commits were made with that a reader counts."""
+    plan = _plan(_planner(workdir, reading=True), "outlier.embed")
+    assert plan.complete
+    return {p.partition: p.parts.profile["library"] for p in plan.partitions}
+
+
+def test_a_reader_counts_its_own_scores_or_else_those_of_one_generation(settled, monkeypatch):
+    def under(library: str) -> None:
+        monkeypatch.setattr("stages.outlier.embed.numeric_profile", lambda _: {"library": library})
+
+    for library in ("1", "2"):
+        under(library)
+        assert settled.run(until="outlier").exit_code == 0
+    made = {library: [] for library in ("1", "2")}
+    for name in CommitStore(Store(str(settled.path))).step("outlier.embed").all():
+        library = CommitStore(Store(str(settled.path))).read(name).parts.profile.get("library")
+        made.get(library, []).append(settled.path / name.path)
+    for library in made:
+        under(library)
+        assert set(_profiles(settled).values()) == {library}, "those that this machine would make"
+        other = settled.copy(settled.path.parent / f"without-{library}")
+        (other.path / made[library][0].relative_to(settled.path)).unlink()
+        for commit in (other.path / "commits/outlier.embed").iterdir():
+            if '"library"' not in commit.read_text():
+                commit.unlink()
+        under("3")
+        (left,) = set(made) - {library}
+        assert set(_profiles(other).values()) == {left}, "that of the most partitions"
