@@ -239,10 +239,10 @@ def test_an_earlier_commit_that_is_undone_meanwhile_is_handed_out_no_more(settle
     commits = CommitStore(store)
     plan = _plan(_planner(settled, spread, store=store, commits=commits), "download.fetch")
     first, second, *_ = [p for p in plan.partitions if p.partition.startswith("web-")]
-    damaged = first.prior[-1].ledger
-    assert damaged in [files.ledger for files in second.prior]
+    damaged = first.prior[-1].tables["fetched"]
+    assert damaged in [files.tables["fetched"] for files in second.prior]
     assert set_aside(store, commits, damaged)
-    assert damaged not in [files.ledger for files in (*first.prior, *second.prior)]
+    assert damaged not in [files.tables["fetched"] for files in (*first.prior, *second.prior)]
 
 
 def _profiles(workdir: Workdir) -> dict[str, str]:
