@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from manifests.recipe_kubernetes import Kubernetes
@@ -17,6 +17,7 @@ KUSTOMIZATION = "kustomization.yaml"
 RECIPE_FOLDER = "/etc/rs5m"
 _LONGEST_NAME = 47  # KubeRay makes names of pods and services of it
 _IDLE_S = 300
+_LOCAL_SCHEMES = ("file", "local")
 _NODE_WAIT_S = 1800  # for a machine with a GPU to be rented, and for the image to be pulled onto it
 _OBJECT_STORE_BYTES = 256 << 20
 
@@ -33,7 +34,12 @@ def render(order: Order) -> list[JobFile]:
             "cluster.kubernetes.image is empty: name an image of docker/Dockerfile.cpu that the cluster can pull, "
             "e.g. --set cluster.kubernetes.image=registry.example.org/rs5m-build:cpu"
         )
-    if "://" not in order.workdir:
+    scheme, mark, _ = order.workdir.partition("://")
+    if scheme == "memory":
+        raise UserError(
+            f"--workdir {order.workdir} is the memory of one process: give an object store, s3://BUCKET/rs5m"
+        )
+    if not mark or scheme in _LOCAL_SCHEMES:
         raise UserError(
             f"--workdir {order.workdir} is a folder of this machine, which pods do not see: give an object store, e.g. "
             "--workdir s3://BUCKET/rs5m"
@@ -60,11 +66,21 @@ def name_of(order: Order) -> str:
     return f"rs5m-{order.recipe.name.replace('_', '-')}"[:_LONGEST_NAME].rstrip("-")
 
 
-def groups(order: Order) -> list[Group]:
-    """Return the groups of workers: for the steps without GPUs, and for those with, if there are any."""
+def summary(order: Order) -> list[str]:
+    """Return what the pods ask for."""
     wanted = order.recipe.cluster.kubernetes
-    plain = [need for need in order.needs.values() if not need.gpus]
-    model = [need for need in order.needs.values() if need.gpus]
+    lines = ["pods:", f"  head: 1 of {wanted.head_cpus} cores, {wanted.head_memory_gb} GB"]
+    for group in groups(wanted, order.needs):
+        count = f"{group.most}" if group.least == group.most else f"{group.least} to {group.most}"
+        gpus = f", {group.gpus} GPU" if group.gpus else ""
+        lines.append(f"  {group.name}: {count} of {group.cpus} cores{gpus}, {group.memory_gb} GB")
+    return lines
+
+
+def groups(wanted: Kubernetes, needs: Mapping[str, JobNeed]) -> list[Group]:
+    """Return the groups of workers: for the steps without GPUs, and for those with, if there are any."""
+    plain = [need for need in needs.values() if not need.gpus]
+    model = [need for need in needs.values() if need.gpus]
     found = []
     if plain:
         found.append(Group("cpu", wanted.image, *_largest(plain), 0, wanted.workers_min, wanted.workers, wanted.nodes))
@@ -89,7 +105,7 @@ def _largest(needs: Sequence[JobNeed]) -> tuple[int, int]:
 
 def _rayjob(order: Order, wanted: Kubernetes) -> str:
     name, drain_s = name_of(order), order.largest.drain_s
-    pods = groups(order)
+    pods = groups(wanted, order.needs)
     grows = any(group.least < group.most for group in pods)
     words = ["rs5m-build", "run", "--recipe", f"{RECIPE_FOLDER}/{RECIPE_FILE}", "--workdir", order.workdir]
     words += ["--executor", "ray", "--ray-address", "auto"]
@@ -167,7 +183,10 @@ def _growing(*, grows: bool) -> str:
     autoscalerOptions:
       version: v2
       upscalingMode: Default
-      idleTimeoutSeconds: {_IDLE_S}"""
+      idleTimeoutSeconds: {_IDLE_S}
+      securityContext:
+        allowPrivilegeEscalation: false
+        capabilities: {{drop: [ALL]}}"""
 
 
 def _kustomization(order: Order, wanted: Kubernetes) -> str:

@@ -198,6 +198,11 @@ def test_a_cluster_that_grows_is_waited_for() -> None:
     assert waits("cluster.kubernetes.workers_min=0", "run.ray_wait_s=60") == [], "the recipe says it"
 
 
+def test_the_container_that_grows_it_is_unprivileged_too() -> None:
+    options = _job(_order(*SETTINGS))["spec"]["rayClusterSpec"]["autoscalerOptions"]
+    assert options["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
 def test_names_and_labels_are_data_too() -> None:
     label = 'cluster.kubernetes.nodes={"a"="}, image: \\"evil\\" #"}'
     pod = _pods(_job(_order(IMAGE, label)))["head"]["spec"]
@@ -221,6 +226,10 @@ def test_what_cannot_work_is_refused_with_a_word() -> None:
         render(_order())
     with pytest.raises(UserError, match="pods do not see"):
         render(_order(IMAGE, workdir="/home/me/build"))
+    with pytest.raises(UserError, match="pods do not see"):
+        render(_order(IMAGE, workdir="file:///home/me/build"))
+    with pytest.raises(UserError, match="memory of one process"):
+        render(_order(IMAGE, workdir="memory://rs5m"))
     with pytest.raises(UserError, match=r"compose\.yaml"):
         render(_order(IMAGE, recipe="mini"))
 
