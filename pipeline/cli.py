@@ -86,7 +86,18 @@ def submit(
     out: Annotated[str, typer.Option(help="Folder of the job files. Default: ./jobs/<recipe>.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the files; write and hand over nothing.")] = False,
 ) -> None:
-    """Write the build as batch jobs, plain files to read, and hand them to a cluster."""
+    """Write the build as batch jobs, plain files to read, and hand them to a cluster.
+
+    The recipe's table [cluster] says what they ask for. --out must not hold jobs of other settings: they may be queued.
+
+    rs5m-build submit --to slurm -r mine.toml -w /lustre/rs5m --set cluster.partition=cpu
+
+    rs5m-build submit --to ray -r mine.toml -w s3://BUCKET/rs5m --set cluster.ray_dashboard=http://HEAD:8265
+
+    rs5m-build submit --to kuberay -r mine.toml -w s3://BUCKET/rs5m --set cluster.kubernetes.image=IMAGE
+
+    Exit codes: 0 handed over; 2 refused; 3 written, but sbatch, ray or kubectl is not here to take them.
+    """
     from pipeline.submit.command import submit_build
 
     overrides = [*(set_ or [])]

@@ -20,13 +20,17 @@ from pipeline.progress import stderr_say
 from pipeline.submit import kuberay, ray_job, slurm
 from pipeline.submit.needs import job_needs, placed
 from pipeline.submit.order import RECIPE_FILE, HandOver, JobFile, Order
-from pipeline.submit.pricing import machines, priced
+from pipeline.submit.pricing import priced
 
 CLUSTERS = ("slurm", "ray", "kuberay")
+NOT_HANDED_OVER = 3
+"""The exit code where files are written, and the tool that takes them is not here."""
 
 
 class _Target(Protocol):
     def render(self, order: Order) -> list[JobFile]: ...
+
+    def summary(self, order: Order) -> list[str]: ...
 
     def hand_over(self, order: Order) -> HandOver: ...
 
@@ -47,17 +51,10 @@ def submit_build(recipe: Recipe, store: Store, to: str, out: str, overrides: Seq
         RecipeError: If a source names no metadata, or metadata that is not there: jobs could not start.
     """
     target = _target(to)
-    prices = _priced(recipe, store, dry_run=dry_run)
+    prices = _priced(recipe, store, to, dry_run=dry_run)
     order = order_of(recipe, store, out, overrides, {price.step: price for price in prices})
     files = [JobFile(RECIPE_FILE, dump_recipe(order.recipe)), *target.render(order)]
-    stderr_say("jobs:")
-    for step, need in order.needs.items():
-        gpus = f", {need.gpus} GPU" if need.gpus else ""
-        stderr_say(
-            f"  {step}: {need.tasks} of {need.cpus} cores{gpus}, {need.memory_gb} GB, at most {need.hours:.3g} h, "
-            f"each with {need.workers} workers"
-        )
-    for line in slurm.warnings(order) if to == "slurm" else []:
+    for line in target.summary(order):
         stderr_say(line)
     hand = target.hand_over(order)
     if dry_run:
@@ -70,14 +67,15 @@ def submit_build(recipe: Recipe, store: Store, to: str, out: str, overrides: Seq
     return _handed(hand, order.folder)
 
 
-def _priced(recipe: Recipe, store: Store, *, dry_run: bool) -> list[StepNeed]:
+def _priced(recipe: Recipe, store: Store, to: str, *, dry_run: bool) -> list[StepNeed]:
     """Say what is to do and what it takes; nothing where the store can be reached from the cluster alone."""
-    at = machines(recipe, job_needs(recipe))
     try:
-        prices = priced(recipe, store, at, _warned if dry_run else None)
+        prices, at = priced(recipe, store, to, _warned if dry_run else None)
     except StoreError as error:
         stderr_say(f"not priced, and every step submitted with default needs: {error}")
         return []
+    if to == "ray" and not recipe.cluster.cpus:
+        stderr_say("the cluster's size is unknown (cluster.cpus, cluster.gpus): wall hours are those of one core")
     for line in price_lines(prices, recipe, store, at):
         stderr_say(line)
     may_refuse = not (dry_run or recipe.run.ignore_space)
@@ -123,8 +121,16 @@ def write_files(files: Sequence[JobFile], folder: Path) -> None:
     """Write job files into a folder.
 
     Raises:
-        UserError: If it holds the recipe of other jobs: those may still be queued, and would read this one.
+        UserError: If it holds the recipe of other jobs: those may still be queued, and would read this one; or it
+            cannot be written.
     """
+    try:
+        _write(files, folder)
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be written: {error}; give another folder") from error
+
+
+def _write(files: Sequence[JobFile], folder: Path) -> None:
     recipe = folder / RECIPE_FILE
     said = next(file.text for file in files if file.name == RECIPE_FILE)
     if recipe.exists() and recipe.read_text("utf-8") != said:
@@ -142,7 +148,7 @@ def write_files(files: Sequence[JobFile], folder: Path) -> None:
 def _handed(hand: HandOver, folder: str) -> int:
     if not shutil.which(hand.tool):
         stderr_say(hand.otherwise)
-        return 0
+        return NOT_HANDED_OVER
     code = subprocess.run(hand.command, cwd=folder, check=False).returncode
     if code:
         raise UserError(f"`{' '.join(hand.command)}` in {folder} ended with {code}: see above")

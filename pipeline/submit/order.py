@@ -1,6 +1,7 @@
 """What is to be submitted, and what comes of it: the hand-over between the command `submit` and each cluster's files.
 
-Each of `slurm`, `ray_job` and `kuberay` has ``render(order) -> list[JobFile]`` and ``hand_over(order) -> HandOver``.
+Each of `slurm`, `ray_job` and `kuberay` has ``render(order) -> list[JobFile]``, ``summary(order) -> list[str]``, lines
+that say what is asked for, and ``hand_over(order) -> HandOver``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ class JobNeed:
     workers: int
     tasks: int
     drain_s: int
+
+    @property
+    def size(self) -> str:
+        """What it asks for of a machine, in words."""
+        gpus = f", {self.gpus} GPU" if self.gpus else ""
+        return f"{self.cpus} cores{gpus}, {self.memory_gb} GB"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,11 @@ def render(order: Order) -> list[JobFile]:
     return [JobFile(SCRIPT, "\n".join(_lines(order)) + "\n", 0o755)]
 
 
+def summary(order: Order) -> list[str]:
+    """Return what is asked for: what tasks take of the cluster is Ray's to hand out."""
+    return [f"one job, its tasks as the Ray cluster at {order.recipe.cluster.ray_dashboard} has room"]
+
+
 def hand_over(order: Order) -> HandOver:
     """Return how the build reaches the cluster."""
     where = quoted(f"{order.folder}/{SCRIPT}")

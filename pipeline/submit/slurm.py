@@ -25,13 +25,20 @@ def render(order: Order) -> list[JobFile]:
     return [*files, _script(order, list(zip([job.file for job in jobs], behind, strict=False)))]
 
 
-def warnings(order: Order) -> list[str]:
-    """Return a line for what the cluster's own limits may refuse."""
-    most = max((job.slices for job in chain(order)), default=0) if order.recipe.cluster.shape == "arrays" else 0
-    if most <= _USUAL_ARRAY:
-        return []
-    said = f"warning: an array of {most:,} tasks: Slurm takes it where MaxArraySize is above {most - 1:,}"
-    return [f"{said} (`scontrol show config`; 1,001 unless it says otherwise); else lower --array"]
+def summary(order: Order) -> list[str]:
+    """Return what the jobs ask for, and a line for what the cluster's own limits may refuse."""
+    cluster, largest = order.recipe.cluster, order.largest
+    if cluster.shape == "ray":
+        return [f"one job of {cluster.nodes} nodes of {largest.size} each, at most {largest.hours:.3g} h"]
+    lines = ["jobs:"]
+    for step, need in order.needs.items():
+        limits = f"at most {need.hours:.3g} h, each with {need.workers} workers"
+        lines.append(f"  {step}: {need.tasks} of {need.size}, {limits}")
+    most = max(job.slices for job in chain(order))
+    if most > _USUAL_ARRAY:
+        said = f"warning: an array of {most:,} tasks: Slurm takes it where MaxArraySize is above {most - 1:,}"
+        lines.append(f"{said} (`scontrol show config`; 1,001 unless it says otherwise); else lower --array")
+    return lines
 
 
 def hand_over(order: Order) -> HandOver:

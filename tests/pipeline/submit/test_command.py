@@ -40,7 +40,7 @@ def test_a_dry_run_prints_every_file_whole_and_writes_nothing(submit, tmp_path):
 def test_without_slurm_the_files_are_written_and_it_says_what_to_run_where(submit, tmp_path, monkeypatch):
     _without_slurm(monkeypatch, tmp_path)
     done = submit("--workdir", "here", "--set", "dedup.radius=6")
-    assert done.exit_code == 0
+    assert done.exit_code == 3
     assert f"sbatch is not here: run `bash {tmp_path}/jobs/nano/submit.sh` where it is" in done.stderr
     written = parse_recipe((tmp_path / "jobs/nano/recipe.toml").read_text(), "written")
     wanted = load_recipe("nano", ["dedup.radius=6", "run.device=cpu"])
@@ -51,12 +51,12 @@ def test_without_slurm_the_files_are_written_and_it_says_what_to_run_where(submi
 
 def test_the_recipe_of_jobs_that_may_be_queued_is_not_changed(submit, tmp_path, monkeypatch):
     _without_slurm(monkeypatch, tmp_path)
-    assert submit().exit_code == 0
-    assert submit().exit_code == 0
+    assert submit().exit_code == 3
+    assert submit().exit_code == 3
     other = submit("--set", "dedup.radius=6")
     assert other.exit_code == 2
     assert "give --out another folder" in other.stderr
-    assert submit("--set", "dedup.radius=6", "--out", "jobs/other").exit_code == 0
+    assert submit("--set", "dedup.radius=6", "--out", "jobs/other").exit_code == 3
 
 
 def test_it_runs_the_script_a_person_would_run(submit, tmp_path, monkeypatch):
@@ -133,3 +133,20 @@ def test_a_chain_that_ends_in_its_midst_says_what_is_queued(submit, tmp_path, mo
 def test_an_array_that_slurm_may_not_take_is_warned_of(submit):
     assert "MaxArraySize is above 1,000" in submit("--dry-run", "--array", "1001").stderr
     assert "MaxArraySize" not in submit("--dry-run", "--array", "1000").stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named_in_one_line(submit, tmp_path, monkeypatch):
+    _without_slurm(monkeypatch, tmp_path)
+    (tmp_path / "jobs").write_text("a file")
+    done = submit()
+    assert done.exit_code == 2
+    assert f"--out {tmp_path}/jobs/nano cannot be written" in done.stderr.splitlines()[-1]
+
+
+def test_it_says_what_each_kind_of_cluster_is_asked_for(submit):
+    nodes = submit("--dry-run", "--set", "cluster.shape=ray", "--set", "cluster.nodes=3").stderr
+    assert "one job of 3 nodes of 1 cores" in nodes
+    assert "jobs:" not in nodes
+    pods = submit("--dry-run", "--to", "ray").stderr
+    assert "one job, its tasks as the Ray cluster at http://127.0.0.1:8265 has room" in pods
+    assert "jobs:" not in pods
