@@ -93,12 +93,22 @@ def metadata_slices(
     return sorted(found, key=lambda item: item.partition)
 
 
-def _of_source(spec: SourceSpec, source: Source, store: Store, files: MetadataFiles) -> list[Slice]:
+def check_named(recipe: Recipe) -> None:
+    """Check that every enabled source names metadata, which needs no workdir. Raises RecipeError."""
+    for key in enabled_specs(recipe):
+        _check_named(key, recipe.sources[key])
+
+
+def _check_named(key: str, source: Source) -> None:
     if not source.metadata:
         raise RecipeError(
-            f"sources.{spec.key}: no metadata is named; set sources.{spec.key}.metadata or enabled=false "
+            f"sources.{key}: no metadata is named; set sources.{key}.metadata or enabled=false "
             "(`rs5m-build sources` says what to get)"
         )
+
+
+def _of_source(spec: SourceSpec, source: Source, store: Store, files: MetadataFiles) -> list[Slice]:
+    _check_named(spec.key, source)
     attributes = ""
     if source.attributes:
         file = entry_of(store, source.attributes)

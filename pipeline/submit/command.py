@@ -13,6 +13,7 @@ from manifests.recipe import Recipe
 from manifests.recipe_files import RecipeError, dump_recipe
 from manifests.store import Store, StoreError
 from pipeline.errors import UserError
+from pipeline.metadata import check_named
 from pipeline.price.fits import fits
 from pipeline.price.needs import StepNeed
 from pipeline.price.text import price_lines
@@ -72,6 +73,7 @@ def _priced(recipe: Recipe, store: Store, to: str, *, dry_run: bool) -> list[Ste
     try:
         prices, at = priced(recipe, store, to, _warned if dry_run else None)
     except StoreError as error:
+        _check_sources(recipe, dry_run=dry_run)
         stderr_say(f"not priced, and every step submitted with default needs: {error}")
         return []
     if to == "ray" and not recipe.cluster.cpus:
@@ -82,6 +84,17 @@ def _priced(recipe: Recipe, store: Store, to: str, *, dry_run: bool) -> list[Ste
     if may_refuse and (refused := fits(prices, recipe, store, at).refused):
         raise UserError(f"{refused[0]} (or submit it all the same: --set run.ignore_space=true)")
     return prices
+
+
+def _check_sources(recipe: Recipe, *, dry_run: bool) -> None:
+    """Check what can be seen without the workdir. Raises RecipeError, as `run` would."""
+    try:
+        if not recipe.world:
+            check_named(recipe)
+    except RecipeError as error:
+        if not dry_run:
+            raise
+        _warned(error)
 
 
 def _warned(error: RecipeError) -> None:

@@ -92,6 +92,9 @@ def test_a_store_that_only_the_cluster_reaches_is_not_priced(submit, monkeypatch
     assert done.exit_code == 0
     assert "not priced, and every step submitted with default needs" in done.stderr
     assert "--workdir s3://bucket/work" in done.stdout
+    unnamed = submit("--workdir", "s3://bucket/work", *access, "--recipe", "rs5m")
+    assert unnamed.exit_code == 2
+    assert "no metadata is named" in unnamed.stderr.splitlines()[-1]
 
 
 def test_an_unknown_cluster_is_named(submit):
