@@ -68,7 +68,7 @@ class CommitStore:
         remembers: Whether what many commits say may go to the workdir's cache.
 
     Attributes:
-        removals: How many commits it removed.
+        renewals: How often commits were listed anew, or removed: what was read before may be another by now.
     """
 
     def __init__(self, store: Store, *, remembers: bool = True) -> None:
@@ -79,7 +79,7 @@ class CommitStore:
         self._read_bytes = 0
         self._made: dict[str, dict[str, tuple[int, str]]] = {}
         self._removed: set[str] = set()
-        self.removals = 0
+        self.renewals = 0
 
     def step(self, step: str) -> StepCommits:
         """List one step's commits."""
@@ -92,6 +92,7 @@ class CommitStore:
             if file not in commits.files and self._store.size(f"commits/{step}/{file}") is not None:
                 commits.files[file] = stamped
         self._drop_unless(step, commits.files)
+        self.renewals += 1
         return commits
 
     def steps(self) -> list[str]:
@@ -198,7 +199,7 @@ class CommitStore:
         self._made.get(name.step, {}).pop(name.file, None)
         self._store.remove(name.path)
         self._removed.add(name.path)
-        self.removals += 1
+        self.renewals += 1
 
     def _is_gone(self, path: str) -> bool:
         """Whether a listed commit was removed here, and not made anew by another since."""

@@ -45,7 +45,7 @@ class Earlier:
         files, layouts = records.values("name"), records.values("layout")
         self._row_fingerprints = records.values("row_fingerprint")
         self._read: dict[int, EarlierCommit] = {}
-        self._removals = commits.removals
+        self._renewals = commits.renewals
         self._layouts: dict[str, Layout] = {}
         self._settings: dict[str, dict[str, JsonValue]] = {}
         newest: dict[str, int] = {}
@@ -71,8 +71,8 @@ class Earlier:
         Its own; of parts of the same archive, which may have been cut anew; of any partition cut another way. Those of
         others are kept: every partition of a step may ask for the same ones.
         """
-        if self._removals != self._commits.removals:  # damaged files were set aside: what pointed at them is gone
-            self._removals = self._commits.removals
+        if self._renewals != self._commits.renewals:  # damaged files were looked for: what pointed at them is gone
+            self._renewals = self._commits.renewals
             self._read.clear()
         archive = archive_source(partition)
         others = self._elsewhere if archive is None else self._of_archive.get(archive, [])
