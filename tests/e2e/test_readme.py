@@ -57,7 +57,7 @@ def test_its_commands_and_targets_exist() -> None:
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     known |= {group.name for group in app.registered_groups}
     assert set(re.findall(r"^rs5m-build ([\w-]+)", README, re.MULTILINE)) == known
-    for target in set(re.findall(r"`?make (\w+)", README)) - {"alone"}:
+    for target in set(re.findall(r"`?make ([\w-]+)", README)) - {"alone"}:
         assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
 
 
