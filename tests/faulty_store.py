@@ -24,6 +24,7 @@ import random
 import re
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -275,6 +276,8 @@ def faulty_store(schedule: Schedule | None = None, bucket: str = "bucket") -> It
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    # What servers of one process hold they hold together: each begins with nothing.
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
     proxy = FaultyStore(f"http://{host}:{port}", schedule or Schedule())
     proxy.start()
     try:

@@ -14,7 +14,7 @@ from pipeline.worker import Outcome, TaskSpec
 from tests.cluster.ray_nodes import RayNodes
 from tests.world_building import Workdir, wait_for
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 def _run(nodes: RayNodes, workdir: Workdir) -> Finished:

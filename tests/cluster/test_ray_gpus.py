@@ -17,7 +17,7 @@ from pipeline.worker import Outcome, TaskSpec
 from tests.cluster.ray_nodes import RayNode, RayNodes, children, command_of
 from tests.world_building import Workdir, wait_for
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 class OnGpu:

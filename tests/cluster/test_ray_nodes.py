@@ -19,7 +19,7 @@ import pytest
 from tests.cluster.ray_nodes import RayNodes
 from tests.world_building import wait_for
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 # Recipe and seconds for a phase; RS5M_CLUSTER_RECIPE=nano is a quick try.
 _RECIPE = os.environ.get("RS5M_CLUSTER_RECIPE", "mini")
