@@ -55,6 +55,8 @@ bench: $(VENV)/.test-ready
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/mini_cut.py
 	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/runner.py --sizes 6785
+	$(BIN)/python benchmarks/scaling.py
 
 chaos: $(VENV)/.test-ready
 	@$(BIN)/python -m pipeline.world.wheels

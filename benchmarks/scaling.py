@@ -1,6 +1,6 @@
 """What more workers give: strong scaling on Ray by measurement, and where the driver ends it by a model of it.
 
-    python benchmarks/scaling.py [--partitions 16] [--rows 500000] [--rounds 3] [--no-ops 3000] [--runner-ms 5]
+    python benchmarks/scaling.py [--partitions 8] [--rows 3000000] [--rounds 3] [--no-ops 3000] [--runner-ms 1.4]
 
 measured, scaling: `filter.match` over LAION-like Parquet files, by the real runner on Ray with one worker and with two,
 in turns; from the first partition's start to the last commit. Ray's start and the workers' own are stated apart.
@@ -52,11 +52,11 @@ class Scaled:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--partitions", type=int, default=16)
-    parser.add_argument("--rows", type=int, default=500_000, help="of a partition")
+    parser.add_argument("--partitions", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=3_000_000, help="of a partition")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-ops", type=int, default=3000)
-    parser.add_argument("--runner-ms", type=float, default=5.0, help="the runner's own, by benchmarks/runner.py")
+    parser.add_argument("--runner-ms", type=float, default=1.4, help="the runner's own, by benchmarks/runner.py")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-scaling-") as name:
         ratio = scaling(Path(name), args.partitions, args.rows, args.rounds)
