@@ -22,12 +22,13 @@ from manifests.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A declared upstream output. Web partitions (``web-*``) are the lane pub11, parts of archives the lane rs3.
+    """A declared upstream output: a map step sees that of its own partition, a reduce step those of all.
+
+    Web partitions (``web-*``) are the lane pub11, parts of archives the lane rs3.
 
     Attributes:
         step: ``<stage>.<step>`` that makes it.
         table: Its output name.
-        scope: What a map step sees of it: the output for its own partition, or all partitions. Reduce steps see all.
         lane: The one lane whose partitions are seen; empty: both.
         rows: Whether its rows are rows in, beside those of the first input.
         places: Whether the step copies its located columns: it is done anew when bytes were moved.
@@ -35,7 +36,6 @@ class Input:
 
     step: str
     table: str
-    scope: Literal["partition", "all"] = "partition"
     lane: Literal["", "pub11", "rs3"] = ""
     rows: bool = False
     places: bool = False
